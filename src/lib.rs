@@ -38,11 +38,14 @@ compile_error!("tallystone is written for Linux and macOS");
 
 pub mod column;
 pub mod config;
+mod encoding;
 pub mod error;
+mod format;
 pub mod limits;
 mod report;
 pub mod row;
 pub mod schema;
+mod sketch;
 pub mod time;
 
 pub use config::{Durability, Options, ReadMode};

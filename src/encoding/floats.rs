@@ -1,0 +1,172 @@
+//! Floats, bit for bit: constant, raw, or decimal-scaled integers (spec 5.3).
+//!
+//! DECIMAL follows ALP (Afroozeh, Kuffo, Boncz: ALP: Adaptive Lossless floating-Point
+//! Compression, SIGMOD 2023): most measurements are decimals with few digits, so that
+//! value x 10^e is an integer that fits a double exactly. We use one exponent per chunk
+//! and divide by 10^e when reading, which rounds once and so gives back the nearest double.
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::F64;
+
+use super::bytes::{Reader, put_count, widen};
+use super::layout::{EXPONENT_MAX, tag};
+use super::{Access, Chunk, Effort, Shape, cost, ints, write_chunk};
+use crate::error::Result;
+use crate::schema::ColumnType;
+
+/// Values tried to find the exponent.
+const SAMPLE: usize = 256;
+/// Integers beyond this are not all doubles.
+const INTEGER_MAX: f64 = (1u64 << 53) as f64;
+/// 10^e: each is a double exactly.
+const POWERS: [f64; EXPONENT_MAX as usize + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18,
+];
+
+/// Appends a chunk of floats; `values` are those that the body holds.
+pub(super) fn encode(
+    values: &[f64],
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let first = values.first().copied().unwrap_or_default().to_bits();
+    if values.iter().all(|value| value.to_bits() == first) {
+        return write_chunk(out, tag::FLOAT_CONSTANT, shape, |out| {
+            out.extend_from_slice(&first.to_le_bytes());
+            Ok(())
+        });
+    }
+    let start = out.len();
+    if effort == Effort::Seal && put_decimal(values, shape, out)? {
+        let raw = values.len() * 8;
+        if cost(out.len() - start, Access::Unpack) < cost(raw, Access::View) {
+            return Ok(());
+        }
+        out.truncate(start);
+    }
+    write_chunk(out, tag::FLOAT_RAW, shape, |out| {
+        put_raw(values, out);
+        Ok(())
+    })
+}
+
+fn put_raw(values: &[f64], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + values.len() * 8, 0);
+    let (room, _) = out[start..].as_chunks_mut();
+    room.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_bits().to_le_bytes());
+}
+
+/// Writes the decimal form unless too few values have one; says whether it did.
+pub(super) fn put_decimal(values: &[f64], shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    let Some(exponent) = exponent(values) else { return Ok(false) };
+    let power = POWERS[usize::from(exponent)];
+    let mut integers = Vec::with_capacity(values.len());
+    let (mut positions, mut apart) = (Vec::new(), Vec::new());
+    let mut last = 0;
+    for (position, value) in (0u32..).zip(values) {
+        match to_integer(*value, power) {
+            Some(integer) => last = integer,
+            None => {
+                positions.push(position);
+                apart.push(*value);
+            }
+        }
+        // An exception repeats its neighbour, which costs least.
+        integers.push(last);
+    }
+    if apart.len() > values.len() / 8 {
+        return Ok(false);
+    }
+    write_chunk(out, tag::FLOAT_DECIMAL, shape, |out| {
+        put_count(out, apart.len())?;
+        out.extend_from_slice(&[exponent, 0, 0, 0]);
+        ints::encode(&integers, &Shape::plain(integers.len()), Effort::Seal, out)?;
+        ints::encode(&positions, &Shape::plain(positions.len()), Effort::Seal, out)?;
+        put_raw(&apart, out);
+        Ok(())
+    })?;
+    Ok(true)
+}
+
+/// The integer that divided by `power` gives the value bit for bit.
+#[expect(clippy::cast_possible_truncation, reason = "in range by the comparison")]
+#[inline]
+fn to_integer(value: f64, power: f64) -> Option<i64> {
+    let scaled = (value * power).round_ties_even();
+    if scaled.abs() > INTEGER_MAX || scaled.is_nan() {
+        return None;
+    }
+    let integer = scaled as i64;
+    (to_float(integer, power).to_bits() == value.to_bits()).then_some(integer)
+}
+
+#[inline(always)]
+fn to_float(integer: i64, power: f64) -> f64 {
+    integer as f64 / power
+}
+
+/// The least exponent with which nearly as many values of a sample are decimals as with
+/// any; `None` if those are too few.
+fn exponent(values: &[f64]) -> Option<u8> {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let sample: Vec<f64> = values.iter().step_by(step).copied().collect();
+    let fitting = |exponent: u8| {
+        let power = POWERS[usize::from(exponent)];
+        sample.iter().filter(|value| to_integer(**value, power).is_some()).count()
+    };
+    let fits: Vec<(u8, usize)> = (0..=EXPONENT_MAX).map(|e| (e, fitting(e))).collect();
+    let most = fits.iter().map(|(_, count)| *count).max()?;
+    let enough = (most - most / 64).max(sample.len() - sample.len() / 8);
+    fits.into_iter().find(|(_, count)| *count >= enough).map(|(exponent, _)| exponent)
+}
+
+/// Decodes the stored values, as many as the body has.
+pub(super) fn decode(chunk: &Chunk<'_>) -> Result<Vec<f64>> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    let count = chunk.stored();
+    match chunk.encoding {
+        tag::FLOAT_CONSTANT => {
+            let value = f64::from_bits(reader.u64()?);
+            reader.end()?;
+            Ok(vec![value; count])
+        }
+        tag::FLOAT_RAW => {
+            let raw = read_raw(&mut reader, count)?;
+            reader.end()?;
+            Ok(raw.iter().map(|value| value.get()).collect())
+        }
+        _ => decode_decimal(chunk, count),
+    }
+}
+
+fn read_raw<'a>(reader: &mut Reader<'a>, count: usize) -> Result<&'a [F64]> {
+    let bytes = reader.take(count * 8)?;
+    <[F64]>::ref_from_bytes(bytes).map_err(|_| reader.corrupt("floats of other than 8 bytes"))
+}
+
+fn decode_decimal(chunk: &Chunk<'_>, count: usize) -> Result<Vec<f64>> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    let (exceptions, exponent) = (reader.count()?, reader.u8()?);
+    reader.zeros(3)?;
+    let Some(power) = POWERS.get(usize::from(exponent)).copied() else {
+        return Err(reader.corrupt(format!("exponent {exponent}")));
+    };
+    if exceptions > count {
+        return Err(reader.corrupt(format!("{exceptions} exceptions of {count} rows")));
+    }
+    let integers: Vec<i64> = ints::decode(&chunk.nested(&mut reader, ColumnType::Int, count)?)?;
+    let positions = chunk.nested(&mut reader, ColumnType::Int, exceptions)?;
+    let positions = ints::rising(ints::decode(&positions)?, count)?;
+    let apart = read_raw(&mut reader, exceptions)?;
+    reader.end()?;
+    let mut values: Vec<f64> = integers.iter().map(|integer| to_float(*integer, power)).collect();
+    for (position, value) in positions.iter().zip(apart) {
+        if let Some(slot) = values.get_mut(widen(*position)) {
+            *slot = value.get();
+        }
+    }
+    Ok(values)
+}

@@ -1,0 +1,750 @@
+//! Integers: timestamps, counts, codes, lengths (spec 5.1).
+//!
+//! Owns the six integer encodings, the view that scans read without unpacking, and the
+//! plan by which sealing chooses. Everything that is stored as integers goes through here.
+//!
+//! Frame of reference and patching follow Zukowski, Heman, Nes, Boncz: Super-Scalar
+//! RAM-CPU Cache Compression (ICDE 2006); our lanes are whole bytes wherever a scan should
+//! read them in place, and exceptions lie apart from them.
+
+use std::borrow::Cow;
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use super::bytes::{Reader, padding, put_count, widen};
+use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
+use super::packed::{pack, packed_bytes, unpack};
+use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
+use crate::error::{Error, Result};
+use crate::schema::ColumnType;
+
+/// Bytes of base, scale and width before the lanes.
+const FRAME_BYTES: usize = 24;
+/// Fewest rows for which more than constant and lanes is looked at.
+const PLAN_ROWS_MIN: usize = 4;
+/// Values looked at to find a base that leaves low outliers out.
+const SAMPLE: usize = 256;
+
+/// What integers are in memory.
+pub(super) trait Value: Copy + Default + Ord {
+    /// From a stored integer; those out of range become the type's largest, which every
+    /// caller refuses.
+    fn from_stored(stored: i64) -> Self;
+    fn wide(self) -> i64;
+    fn all_wide(values: &[Self]) -> Cow<'_, [i64]>;
+}
+
+impl Value for i64 {
+    #[inline(always)]
+    fn from_stored(stored: i64) -> Self {
+        stored
+    }
+
+    #[inline(always)]
+    fn wide(self) -> i64 {
+        self
+    }
+
+    fn all_wide(values: &[Self]) -> Cow<'_, [i64]> {
+        values.into()
+    }
+}
+
+impl Value for u32 {
+    #[inline(always)]
+    fn from_stored(stored: i64) -> Self {
+        Self::try_from(stored).unwrap_or(Self::MAX)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> i64 {
+        self.into()
+    }
+
+    fn all_wide(values: &[Self]) -> Cow<'_, [i64]> {
+        values.iter().map(|value| value.wide()).collect()
+    }
+}
+
+/// Unsigned lanes of one width, as they lie in the chunk.
+#[derive(Clone, Copy, Debug)]
+enum Lanes<'a> {
+    /// Of one byte.
+    U8(&'a [u8]),
+    /// Of two bytes.
+    U16(&'a [U16]),
+    /// Of four bytes.
+    U32(&'a [U32]),
+    /// Of eight bytes.
+    U64(&'a [U64]),
+}
+
+impl<'a> Lanes<'a> {
+    fn parse(bytes: &'a [u8], width: u8) -> Option<Self> {
+        Some(match width {
+            1 => Self::U8(bytes),
+            2 => Self::U16(<[U16]>::ref_from_bytes(bytes).ok()?),
+            4 => Self::U32(<[U32]>::ref_from_bytes(bytes).ok()?),
+            8 => Self::U64(<[U64]>::ref_from_bytes(bytes).ok()?),
+            _ => return None,
+        })
+    }
+
+    /// Number of lanes: one per row.
+    fn len(&self) -> usize {
+        match self {
+            Self::U8(lanes) => lanes.len(),
+            Self::U16(lanes) => lanes.len(),
+            Self::U32(lanes) => lanes.len(),
+            Self::U64(lanes) => lanes.len(),
+        }
+    }
+
+    /// Lane of row `index`; `None` past the end. For single rows.
+    fn get(&self, index: usize) -> Option<u64> {
+        match self {
+            Self::U8(lanes) => lanes.get(index).map(|lane| u64::from(*lane)),
+            Self::U16(lanes) => lanes.get(index).map(|lane| lane.get().into()),
+            Self::U32(lanes) => lanes.get(index).map(|lane| lane.get().into()),
+            Self::U64(lanes) => lanes.get(index).map(|lane| lane.get()),
+        }
+    }
+
+    fn decode<T: Value>(&self, base: i64, scale: i64) -> Vec<T> {
+        match self {
+            Self::U8(lanes) => spread(lanes, |lane| u64::from(*lane), base, scale),
+            Self::U16(lanes) => spread(lanes, |lane| lane.get().into(), base, scale),
+            Self::U32(lanes) => spread(lanes, |lane| lane.get().into(), base, scale),
+            Self::U64(lanes) => spread(lanes, |lane| lane.get(), base, scale),
+        }
+    }
+}
+
+/// Two loops, since without wide vectors a 64-bit multiplication is several instructions.
+fn spread<L, T: Value>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i64) -> Vec<T> {
+    if scale == 1 {
+        lanes.iter().map(|lane| T::from_stored(value_of(get(lane), base, 1))).collect()
+    } else {
+        lanes.iter().map(|lane| T::from_stored(value_of(get(lane), base, scale))).collect()
+    }
+}
+
+#[inline(always)]
+fn value_of(lane: u64, base: i64, scale: i64) -> i64 {
+    base.wrapping_add(lane.cast_signed().wrapping_mul(scale))
+}
+
+/// Lanes with a base and a scale; the largest lane decides their width.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    base: i64,
+    scale: u64,
+    top: u64,
+}
+
+impl Frame {
+    /// Of values from `min` to `max`.
+    fn new(min: i64, max: i64, scale: u64) -> Self {
+        Self { base: min, scale, top: max.wrapping_sub(min).cast_unsigned() / scale }
+    }
+
+    /// Bytes of a lane.
+    fn width(&self) -> u8 {
+        match self.top {
+            0..=0xFF => 1,
+            0x100..=0xFFFF => 2,
+            0x1_0000..=0xFFFF_FFFF => 4,
+            _ => 8,
+        }
+    }
+
+    /// Bits of a lane, at least one.
+    fn bits(&self) -> u8 {
+        match u64::BITS - self.top.leading_zeros() {
+            0 => 1,
+            bits => u8::try_from(bits).expect("at most 64"),
+        }
+    }
+
+    /// From value to lane. The scale divides every offset, so that a shift and a
+    /// multiplication by the inverse of its odd part (mod 2^64) do for the division.
+    fn lane_of(&self) -> impl Fn(i64) -> u64 + Copy + use<> {
+        let (base, shift) = (self.base, self.scale.trailing_zeros());
+        let odd = self.scale >> shift;
+        // Newton's iteration: each step doubles the number of right bits, from three.
+        let inverse = (0..5).fold(odd, |inverse, _| {
+            inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)))
+        });
+        move |value| (value.wrapping_sub(base).cast_unsigned() >> shift).wrapping_mul(inverse)
+    }
+
+    fn put(&self, width: u8, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.base.to_le_bytes());
+        out.extend_from_slice(&self.scale.to_le_bytes());
+        out.extend_from_slice(&u64::from(width).to_le_bytes());
+    }
+}
+
+/// Whole bytes of a chunk with `body` bytes in its body.
+fn chunk_bytes(body: usize) -> usize {
+    HEADER_BYTES + body + padding(body)
+}
+
+/// Appends a chunk of integers; `values` are those that the body holds.
+pub(super) fn encode<T: Value>(
+    values: &[T],
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    match effort {
+        Effort::Seal if values.len() >= PLAN_ROWS_MIN => {
+            let wide = T::all_wide(values);
+            // A null row has the least value: base must be that, so that its lane is 0.
+            let rule = if shape.nulls > 0 { Rule::WithNulls } else { Rule::Any };
+            plan(&wide, rule).emit(&wide, shape, out)
+        }
+        _ => match bounds(values) {
+            None => put_constant(0, shape, out),
+            Some((min, max)) if min == max => put_constant(min, shape, out),
+            Some((min, max)) => put_lanes(values, &Frame::new(min, max, 1), shape, out),
+        },
+    }
+}
+
+/// Least and largest value; `None` of no values.
+fn bounds<T: Value>(values: &[T]) -> Option<(i64, i64)> {
+    let first = *values.first()?;
+    let (min, max) =
+        values.iter().fold((first, first), |(min, max), value| (min.min(*value), max.max(*value)));
+    Some((min.wide(), max.wide()))
+}
+
+fn put_constant(value: i64, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
+    write_chunk(out, tag::CONSTANT, shape, |out| {
+        out.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    })
+}
+
+fn put_lanes<T: Value>(
+    values: &[T],
+    frame: &Frame,
+    shape: &Shape<'_>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    write_chunk(out, tag::LANES, shape, |out| {
+        let lane_of = frame.lane_of();
+        let lanes = values.iter().map(|value| lane_of(value.wide()));
+        frame.put(frame.width(), out);
+        write_lanes(lanes, frame.width(), out);
+        Ok(())
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "lanes are below 256^width")]
+fn write_lanes(lanes: impl ExactSizeIterator<Item = u64>, width: u8, out: &mut Vec<u8>) {
+    fn by<const WIDTH: usize>(
+        lanes: impl ExactSizeIterator<Item = u64>,
+        out: &mut Vec<u8>,
+        cut: impl Fn(u64) -> [u8; WIDTH],
+    ) {
+        let start = out.len();
+        out.resize(start + lanes.len() * WIDTH, 0);
+        let (room, _) = out[start..].as_chunks_mut::<WIDTH>();
+        room.iter_mut().zip(lanes).for_each(|(to, lane)| *to = cut(lane));
+    }
+    match width {
+        1 => by(lanes, out, |lane| [lane as u8]),
+        2 => by(lanes, out, |lane| (lane as u16).to_le_bytes()),
+        4 => by(lanes, out, |lane| (lane as u32).to_le_bytes()),
+        _ => by(lanes, out, u64::to_le_bytes),
+    }
+}
+
+/// Which encodings a plan may use; each level of nesting allows fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// All.
+    Any,
+    /// All; the base of lanes is the least value.
+    WithNulls,
+    /// For deltas: no deltas of deltas.
+    Deltas,
+    /// For runs and exceptions: constant, lanes, packed.
+    Flat,
+}
+
+/// An encoding, its whole chunk's size, and what it asks of a scan.
+struct Plan {
+    choice: Choice,
+    bytes: usize,
+    access: Access,
+}
+
+enum Choice {
+    Constant(i64),
+    Lanes(Frame),
+    Packed(Frame),
+    Patched { frame: Frame, positions: Nested, values: Nested },
+    Runs { values: Nested, lengths: Nested },
+    Delta { first: i64, deltas: Nested },
+}
+
+/// Integers of a sub-chunk and their plan.
+struct Nested {
+    values: Vec<i64>,
+    plan: Box<Plan>,
+}
+
+impl Nested {
+    fn new(values: Vec<i64>, rule: Rule) -> Self {
+        let plan = Box::new(plan(&values, rule));
+        Self { values, plan }
+    }
+
+    fn bytes(&self) -> usize {
+        self.plan.bytes
+    }
+
+    fn emit(&self, out: &mut Vec<u8>) -> Result<()> {
+        self.plan.emit(&self.values, &Shape::plain(self.values.len()), out)
+    }
+}
+
+impl Plan {
+    fn new(choice: Choice, body: usize, access: Access) -> Self {
+        Self { choice, bytes: chunk_bytes(body), access }
+    }
+
+    fn constant(value: i64) -> Self {
+        Self::new(Choice::Constant(value), 8, Access::View)
+    }
+
+    fn lanes(frame: Frame, count: usize) -> Self {
+        let body = FRAME_BYTES + count * usize::from(frame.width());
+        Self::new(Choice::Lanes(frame), body, Access::View)
+    }
+
+    fn packed(frame: Frame, count: usize) -> Option<Self> {
+        let body = FRAME_BYTES + packed_bytes(count, frame.bits());
+        (frame.bits() <= PACKED_BITS_MAX)
+            .then(|| Self::new(Choice::Packed(frame), body, Access::Unpack))
+    }
+
+    /// The better of two, this one if they cost the same.
+    fn or(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if cost(other.bytes, other.access) < cost(self.bytes, self.access) => other,
+            _ => self,
+        }
+    }
+
+    fn emit(&self, values: &[i64], shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
+        match &self.choice {
+            Choice::Constant(value) => put_constant(*value, shape, out),
+            Choice::Lanes(frame) => put_lanes(values, frame, shape, out),
+            Choice::Packed(frame) => write_chunk(out, tag::PACKED, shape, |out| {
+                frame.put(frame.bits(), out);
+                pack(values.iter().copied().map(frame.lane_of()), frame.bits(), out);
+                Ok(())
+            }),
+            Choice::Patched { frame, positions, values: apart } => {
+                write_chunk(out, tag::PATCHED, shape, |out| {
+                    put_count(out, positions.values.len())?;
+                    put_count(out, 0)?;
+                    put_lanes(&inside(values, frame), frame, &Shape::plain(values.len()), out)?;
+                    positions.emit(out)?;
+                    apart.emit(out)
+                })
+            }
+            Choice::Runs { values, lengths } => write_chunk(out, tag::RUNS, shape, |out| {
+                put_count(out, values.values.len())?;
+                put_count(out, 0)?;
+                values.emit(out)?;
+                lengths.emit(out)
+            }),
+            Choice::Delta { first, deltas } => write_chunk(out, tag::DELTA, shape, |out| {
+                out.extend_from_slice(&first.to_le_bytes());
+                deltas.emit(out)
+            }),
+        }
+    }
+}
+
+/// Finds the encoding of least cost.
+fn plan(values: &[i64], rule: Rule) -> Plan {
+    let Some((min, max)) = bounds(values) else { return Plan::constant(0) };
+    if min == max {
+        return Plan::constant(min);
+    }
+    let frame = Frame::new(min, max, common_divisor(values, min));
+    let flat = Plan::lanes(frame, values.len()).or(Plan::packed(frame, values.len()));
+    match rule {
+        Rule::Flat => flat,
+        Rule::Deltas => flat.or(patched(values, &frame, rule)).or(runs(values)),
+        Rule::Any | Rule::WithNulls => {
+            flat.or(patched(values, &frame, rule)).or(runs(values)).or(delta(values))
+        }
+    }
+}
+
+/// Greatest common divisor of the offsets from `min`; 0 when all are 0.
+fn common_divisor(values: &[i64], min: i64) -> u64 {
+    let mut divisor = 0;
+    for value in values {
+        let offset = value.wrapping_sub(min).cast_unsigned();
+        if divisor == 0 || offset % divisor != 0 {
+            divisor = greatest_common_divisor(offset, divisor);
+        }
+        if divisor == 1 {
+            break;
+        }
+    }
+    divisor
+}
+
+fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Narrower lanes with the few values that they do not reach apart: from the least value,
+/// or from a low one of a sample where a few are far below the rest.
+fn patched(values: &[i64], whole: &Frame, rule: Rule) -> Option<Plan> {
+    if whole.width() == 1 {
+        return None;
+    }
+    let low = (rule != Rule::WithNulls).then(|| low_value(values));
+    let bases = std::iter::once(whole.base).chain(low.filter(|low| *low != whole.base));
+    let (frame, _) = bases
+        .flat_map(|base| windows(values, base, whole))
+        .filter(|(_, outside)| *outside <= values.len() / 16)
+        // An exception costs its position and its value.
+        .min_by_key(|(frame, outside)| values.len() * usize::from(frame.width()) + outside * 8)?;
+    let outside = |value: &i64| !reaches(&frame, *value);
+    let apart: Vec<i64> = values.iter().copied().filter(outside).collect();
+    let positions = (0i64..).zip(values).filter(|(_, value)| outside(value));
+    let positions = Nested::new(positions.map(|(position, _)| position).collect(), Rule::Flat);
+    let apart = Nested::new(apart, Rule::Flat);
+    let lanes = chunk_bytes(FRAME_BYTES + values.len() * usize::from(frame.width()));
+    let body = 8 + lanes + positions.bytes() + apart.bytes();
+    Some(Plan::new(Choice::Patched { frame, positions, values: apart }, body, Access::View))
+}
+
+/// A value near the lower end of a sample.
+fn low_value(values: &[i64]) -> i64 {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let mut sample: Vec<i64> = values.iter().step_by(step).copied().collect();
+    let low = sample.len() / 32;
+    *sample.select_nth_unstable(low).1
+}
+
+/// Each width narrower than that of `whole`, and how many values lie outside its lanes.
+fn windows(values: &[i64], base: i64, whole: &Frame) -> impl Iterator<Item = (Frame, usize)> {
+    let frames = [0xFFu64, 0xFFFF, 0xFFFF_FFFF].map(|top| Frame { base, scale: whole.scale, top });
+    let mut outside = [0usize; 3];
+    for value in values {
+        for (count, frame) in outside.iter_mut().zip(&frames) {
+            *count += usize::from(!reaches(frame, *value));
+        }
+    }
+    let width = whole.width();
+    frames.into_iter().zip(outside).filter(move |(frame, _)| frame.width() < width)
+}
+
+/// Whether the value is one of the frame's lanes.
+#[inline(always)]
+fn reaches(frame: &Frame, value: i64) -> bool {
+    let reach = frame.top.saturating_mul(frame.scale);
+    value >= frame.base && value.wrapping_sub(frame.base).cast_unsigned() <= reach
+}
+
+/// The values, those that the frame does not reach replaced by its base.
+fn inside(values: &[i64], frame: &Frame) -> Vec<i64> {
+    let keep = |value: &i64| if reaches(frame, *value) { *value } else { frame.base };
+    values.iter().map(keep).collect()
+}
+
+/// Runs, if they are long enough to be worth a look.
+fn runs(values: &[i64]) -> Option<Plan> {
+    let count = 1 + values.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    if count > values.len() / 4 {
+        return None;
+    }
+    let (mut firsts, mut lengths) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for run in values.chunk_by(i64::eq) {
+        firsts.push(run[0]);
+        lengths.push(i64::try_from(run.len()).expect("rows fit in 64 bits"));
+    }
+    let (values, lengths) = (Nested::new(firsts, Rule::Flat), Nested::new(lengths, Rule::Flat));
+    let body = 8 + values.bytes() + lengths.bytes();
+    Some(Plan::new(Choice::Runs { values, lengths }, body, Access::Unpack))
+}
+
+fn delta(values: &[i64]) -> Option<Plan> {
+    let (first, rest) = values.split_first()?;
+    let deltas = rest.iter().zip(values).map(|(next, last)| next.wrapping_sub(*last)).collect();
+    let deltas = Nested::new(deltas, Rule::Deltas);
+    let body = 8 + deltas.bytes();
+    Some(Plan::new(Choice::Delta { first: *first, deltas }, body, Access::Unpack))
+}
+
+/// Base, scale and width, and the reader of the lanes behind them.
+fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
+    let mut reader = Reader::new(chunk.body, "5.1");
+    let (base, scale, width) = (reader.i64()?, reader.u64()?, reader.u8()?);
+    reader.zeros(7)?;
+    if scale == 0 {
+        return Err(reader.corrupt("scale 0"));
+    }
+    Ok((base, scale.cast_signed(), width, reader))
+}
+
+fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
+    let (base, scale, width, reader) = read_frame(chunk)?;
+    let lanes = Lanes::parse(reader.rest(), width)
+        .filter(|lanes| lanes.len() == chunk.stored())
+        .ok_or_else(|| {
+            let (bytes, rows) = (reader.rest().len(), chunk.stored());
+            reader.corrupt(format!("{bytes} bytes of lanes of {width} bytes for {rows} rows"))
+        })?;
+    Ok((base, scale, lanes))
+}
+
+fn read_constant(chunk: &Chunk<'_>) -> Result<i64> {
+    let mut reader = Reader::new(chunk.body, "5.1");
+    let value = reader.i64()?;
+    reader.end()?;
+    Ok(value)
+}
+
+/// Count of runs or exceptions, at most one per row.
+fn read_part_count(reader: &mut Reader<'_>, rows: usize) -> Result<usize> {
+    let count = reader.count()?;
+    reader.zeros(4)?;
+    if count > rows {
+        return Err(reader.corrupt(format!("{count} parts of {rows} rows")));
+    }
+    Ok(count)
+}
+
+/// The parts of PATCHED: its lanes, and positions and values of the exceptions.
+struct Patches<'a> {
+    lanes: Chunk<'a>,
+    positions: Vec<u32>,
+    values: Vec<i64>,
+}
+
+fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
+    let mut reader = Reader::new(chunk.body, "5.1");
+    let count = read_part_count(&mut reader, chunk.stored())?;
+    let lanes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
+    if lanes.encoding != tag::LANES {
+        return Err(reader.corrupt(format!("encoding {} under exceptions", lanes.encoding)));
+    }
+    let positions = chunk.nested(&mut reader, ColumnType::Int, count)?;
+    let positions = rising(decode(&positions)?, chunk.stored())?;
+    let values = decode(&chunk.nested(&mut reader, ColumnType::Int, count)?)?;
+    reader.end()?;
+    Ok(Patches { lanes, positions, values })
+}
+
+/// Checks that positions rise and stay below `rows`.
+pub(super) fn rising(positions: Vec<u32>, rows: usize) -> Result<Vec<u32>> {
+    let rise = positions.windows(2).all(|pair| pair[0] < pair[1]);
+    if rise && positions.last().is_none_or(|last| widen(*last) < rows) {
+        Ok(positions)
+    } else {
+        Err(Error::corrupt("5.1", format!("positions that do not rise below {rows}")))
+    }
+}
+
+/// Whether lanes are 0 in all these rows; true where there are no lanes.
+pub(super) fn lanes_are_zero(
+    chunk: &Chunk<'_>,
+    mut rows: impl Iterator<Item = usize>,
+) -> Result<bool> {
+    match chunk.encoding {
+        tag::LANES => {
+            let (.., lanes) = read_lanes(chunk)?;
+            Ok(rows.all(|row| lanes.get(row) == Some(0)))
+        }
+        tag::PATCHED => {
+            let Patches { lanes, positions, .. } = read_patches(chunk)?;
+            let (.., lanes) = read_lanes(&lanes)?;
+            Ok(rows.all(|row| {
+                lanes.get(row) == Some(0)
+                    && positions.binary_search_by_key(&row, |position| widen(*position)).is_err()
+            }))
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Least and largest value that the chunk could hold, read from its frame alone; `None`
+/// when the encoding does not say.
+pub(super) fn reach(chunk: &Chunk<'_>) -> Result<Option<(i128, i128)>> {
+    let (base, scale, top) = match chunk.encoding {
+        tag::CONSTANT => (read_constant(chunk)?, 1, 0),
+        tag::LANES | tag::PACKED => {
+            let (base, scale, width, _) = read_frame(chunk)?;
+            let bits = u32::from(width) * if chunk.encoding == tag::LANES { 8 } else { 1 };
+            let top = u64::MAX.checked_shr(u64::BITS.saturating_sub(bits)).unwrap_or(0);
+            (base, scale.cast_unsigned(), top)
+        }
+        _ => return Ok(None),
+    };
+    let (base, most) = (i128::from(base), u128::from(scale) * u128::from(top));
+    let most = base.saturating_add_unsigned(most);
+    // Values that wrap could be anywhere.
+    Ok((most <= i128::from(i64::MAX)).then_some((base, most)))
+}
+
+/// Decodes the stored values, as many as the body has.
+pub(super) fn decode<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
+    let count = chunk.stored();
+    match chunk.encoding {
+        tag::CONSTANT => Ok(vec![T::from_stored(read_constant(chunk)?); count]),
+        tag::LANES => {
+            let (base, scale, lanes) = read_lanes(chunk)?;
+            Ok(lanes.decode(base, scale))
+        }
+        tag::PACKED => {
+            let (base, scale, bits, reader) = read_frame(chunk)?;
+            unpack(reader.rest(), bits, count, |lane| T::from_stored(value_of(lane, base, scale)))
+                .ok_or_else(|| {
+                    reader.corrupt(format!("not {count} lanes of {bits} bits and zero padding"))
+                })
+        }
+        tag::PATCHED => decode_patched(chunk),
+        tag::RUNS => decode_runs(chunk, count),
+        _ => decode_delta(chunk, count),
+    }
+}
+
+fn decode_patched<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
+    let patches = read_patches(chunk)?;
+    let mut values: Vec<T> = decode(&patches.lanes)?;
+    for (position, value) in patches.positions.iter().zip(&patches.values) {
+        if let Some(slot) = values.get_mut(widen(*position)) {
+            *slot = T::from_stored(*value);
+        }
+    }
+    Ok(values)
+}
+
+fn decode_runs<T: Value>(chunk: &Chunk<'_>, count: usize) -> Result<Vec<T>> {
+    let mut reader = Reader::new(chunk.body, "5.1");
+    let runs = read_part_count(&mut reader, count)?;
+    let values: Vec<T> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
+    let lengths: Vec<u32> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
+    reader.end()?;
+    let total: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+    if total != count as u64 || lengths.contains(&0) {
+        return Err(reader.corrupt(format!("runs of {total} rows, expected {count}")));
+    }
+    let mut all = Vec::with_capacity(count);
+    for (value, length) in values.iter().zip(&lengths) {
+        all.resize(all.len() + widen(*length), *value);
+    }
+    Ok(all)
+}
+
+fn decode_delta<T: Value>(chunk: &Chunk<'_>, count: usize) -> Result<Vec<T>> {
+    let mut reader = Reader::new(chunk.body, "5.1");
+    let mut value = reader.i64()?;
+    let Some(deltas) = count.checked_sub(1) else {
+        return Err(reader.corrupt("deltas of no rows"));
+    };
+    let deltas: Vec<i64> = decode(&chunk.nested(&mut reader, ColumnType::Int, deltas)?)?;
+    reader.end()?;
+    let mut values = Vec::with_capacity(count);
+    values.push(T::from_stored(value));
+    values.extend(deltas.iter().map(|delta| {
+        value = value.wrapping_add(*delta);
+        T::from_stored(value)
+    }));
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_example, mix};
+    use super::*;
+
+    fn emit(values: &[i64], choice: Choice) -> Vec<u8> {
+        let mut out = Vec::new();
+        let plan = Plan::new(choice, 0, Access::View);
+        plan.emit(values, &Shape::plain(values.len()), &mut out).unwrap();
+        let chunk = Chunk::parse(&out, ColumnType::Int).unwrap();
+        assert_eq!(decode::<i64>(&chunk).unwrap(), values);
+        out
+    }
+
+    #[test]
+    fn examples_of_the_spec() {
+        let flat = |values: &[i64]| Nested::new(values.to_vec(), Rule::Flat);
+        let packed = Choice::Packed(Frame::new(-300, 400, 100));
+        assert_example("PACKED", &emit(&[-300, 400, 0, 100], packed));
+        let (positions, values) = (flat(&[2]), flat(&[9_000_000]));
+        let frame = Frame::new(10, 14, 1);
+        let patched = Choice::Patched { frame, positions, values };
+        assert_example("PATCHED", &emit(&[10, 12, 9_000_000, 14], patched));
+        let runs = Choice::Runs { values: flat(&[7, 8]), lengths: flat(&[3, 3]) };
+        assert_example("RUNS", &emit(&[7, 7, 7, 8, 8, 8], runs));
+        let delta = Choice::Delta { first: 1_000, deltas: flat(&[10, 10, 11]) };
+        assert_example("DELTA", &emit(&[1_000, 1_010, 1_020, 1_031], delta));
+    }
+
+    /// Sizes decide, so they have to be those that are written.
+    #[test]
+    fn plans_know_their_size() {
+        let cases: [&dyn Fn(usize) -> i64; 6] = [
+            &|_| 3,
+            &|i| (mix(i) % 200) as i64,
+            &|i| (mix(i) % 2000) as i64 - 7,
+            &|i| if i % 100 == 0 { -1 << 40 } else { (mix(i) % 250) as i64 },
+            &|i| (i / 30) as i64,
+            &|i| (i * 1000) as i64 + (mix(i) % 100) as i64,
+        ];
+        for case in cases {
+            let values: Vec<i64> = (0..2000).map(case).collect();
+            for rule in [Rule::Any, Rule::WithNulls, Rule::Deltas, Rule::Flat] {
+                let (plan, mut out) = (plan(&values, rule), Vec::new());
+                plan.emit(&values, &Shape::plain(values.len()), &mut out).unwrap();
+                assert_eq!(out.len(), plan.bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn low_and_high_outliers_are_patched() {
+        let value = |i: usize| match i % 97 {
+            13 => i64::MIN + 5,
+            77 => i64::MAX - 5,
+            _ => 1_000_000 + (mix(i) % 200) as i64,
+        };
+        let values: Vec<i64> = (0..5000).map(value).collect();
+        match plan(&values, Rule::Any).choice {
+            Choice::Patched { frame, .. } => assert_eq!(frame.width(), 1),
+            _ => panic!("expected exceptions"),
+        }
+    }
+
+    #[test]
+    fn reach_is_what_the_frame_allows() {
+        let of = |values: &[i64]| {
+            let mut out = Vec::new();
+            encode(values, &Shape::plain(values.len()), Effort::Append, &mut out).unwrap();
+            reach(&Chunk::parse(&out, ColumnType::Int).unwrap()).unwrap()
+        };
+        assert_eq!(of(&[4, 4]), Some((4, 4)));
+        assert_eq!(of(&[-4, 4]), Some((-4, 251)));
+        assert_eq!(of(&[i64::MIN, i64::MAX]), Some((i64::MIN.into(), i64::MAX.into())));
+        assert_eq!(of(&[i64::MAX - 1, i64::MAX]), None);
+    }
+}

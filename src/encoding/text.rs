@@ -1,0 +1,509 @@
+//! Text: codes, dictionaries, plain, UUIDs, compressed (spec 5.4).
+//!
+//! Owns the text encodings but for the numbered one, and the choice between them. All of
+//! them yield at most 16 MiB, which is checked before anything is allocated.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::bytes::{Reader, put_count, widen};
+use super::layout::{
+    ALIGNMENT, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC, ZSTD_WINDOW_LOG_MAX,
+    tag,
+};
+use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, ones, write_chunk};
+use crate::column::{Bitmap, Strings, Values};
+use crate::error::{Error, Result};
+use crate::schema::ColumnType;
+
+/// zstd level of sealed chunks.
+const ZSTD_LEVEL: i32 = 3;
+/// Fewer bytes than this are not worth a compressed frame.
+const ZSTD_BYTES_MIN: usize = 128;
+/// Distinct strings seen before their share of the rows decides against a dictionary.
+const DISTINCT_MIN: usize = 64;
+
+/// Strings that the body of a chunk holds: those of the rows that have a value.
+pub(super) struct Stored<'a> {
+    text: &'a str,
+    lengths: Vec<u32>,
+}
+
+impl<'a> Stored<'a> {
+    pub(super) fn new(strings: &'a Strings, shape: &Shape<'_>) -> Result<Self> {
+        let mut start = 0;
+        let length = |end: &u32| end - std::mem::replace(&mut start, *end);
+        let lengths: Vec<u32> = strings.ends().iter().map(length).collect();
+        let stored = Self { text: strings.text(), lengths: shape.gather(&lengths, |_| 0).into() };
+        let bytes: usize = stored.lengths.iter().map(|length| widen(*length)).sum();
+        if bytes == stored.text.len() {
+            Ok(stored)
+        } else {
+            Err(Error::invalid("a null row of a text column holds text"))
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.lengths.iter().scan(self.text, |rest, length| {
+            let (text, after) = rest.split_at(widen(*length));
+            *rest = after;
+            Some(text)
+        })
+    }
+}
+
+/// Appends a chunk of strings.
+pub(super) fn encode(
+    strings: &Strings,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    encode_stored(&Stored::new(strings, shape)?, shape, effort, true, out).map(drop)
+}
+
+/// `coded`: whether a dictionary may be made, which its own entries may not. Says what the
+/// chosen encoding asks of a scan.
+fn encode_stored(
+    stored: &Stored<'_>,
+    shape: &Shape<'_>,
+    effort: Effort,
+    coded: bool,
+    out: &mut Vec<u8>,
+) -> Result<Access> {
+    let start = out.len();
+    put_plain(stored, shape, effort, out)?;
+    if effort == Effort::Append || stored.text.is_empty() {
+        return Ok(Access::View);
+    }
+    let plain = out.len() - start;
+    let mut choice = Choice { start, out, access: Access::View, candidate: Vec::new() };
+    choice.offer(|out| put_uuids(stored, shape, out))?;
+    choice.offer(|out| numbered::put(stored, shape, out))?;
+    if coded {
+        choice.offer(|out| put_distinct(stored, shape, out))?;
+    }
+    // Where structure was found, general compression would hardly halve the rest.
+    if stored.text.len() >= ZSTD_BYTES_MIN && choice.bytes() > plain / 2 {
+        choice.offer(|out| put_zstd(stored, shape, out))?;
+    }
+    Ok(choice.access)
+}
+
+/// The best chunk so far, at the end of `out`.
+struct Choice<'a> {
+    start: usize,
+    out: &'a mut Vec<u8>,
+    access: Access,
+    candidate: Vec<u8>,
+}
+
+impl Choice<'_> {
+    fn bytes(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Writes another form, which `put` may decline by `None`, and keeps the one of less cost.
+    fn offer(&mut self, put: impl FnOnce(&mut Vec<u8>) -> Result<Option<Access>>) -> Result<()> {
+        self.candidate.clear();
+        let Some(access) = put(&mut self.candidate)? else { return Ok(()) };
+        if cost(self.candidate.len(), access) < cost(self.bytes(), self.access) {
+            self.out.truncate(self.start);
+            self.out.extend_from_slice(&self.candidate);
+            self.access = access;
+        }
+        Ok(())
+    }
+}
+
+fn put_lengths(stored: &Stored<'_>, effort: Effort, out: &mut Vec<u8>) -> Result<()> {
+    ints::encode(&stored.lengths, &Shape::plain(stored.len()), effort, out)
+}
+
+fn put_plain(
+    stored: &Stored<'_>,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    write_chunk(out, tag::TEXT_PLAIN, shape, |out| {
+        put_lengths(stored, effort, out)?;
+        out.extend_from_slice(stored.text.as_bytes());
+        Ok(())
+    })
+}
+
+fn put_uuids(stored: &Stored<'_>, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<Option<Access>> {
+    let Some(uuids) = stored.iter().map(parse_uuid).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    write_chunk(out, tag::TEXT_UUID, shape, |out| {
+        out.extend_from_slice(uuids.as_flattened());
+        Ok(())
+    })?;
+    Ok(Some(Access::View))
+}
+
+/// A UUID in the one form that comes back as it was: 36 characters in lower case.
+fn parse_uuid(text: &str) -> Option<[u8; UUID_BYTES]> {
+    if text.len() != UUID_TEXT_BYTES || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let uuid = uuid::Uuid::try_parse(text).ok()?;
+    Some(uuid.into_bytes())
+}
+
+fn put_zstd(stored: &Stored<'_>, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<Option<Access>> {
+    thread_local! {
+        // A context is some hundred KiB; keeping it saves more than compressing a chunk costs.
+        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+            const { RefCell::new(None) };
+    }
+    let frame = COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+        };
+        compressor.compress(stored.text.as_bytes())
+    });
+    // Without memory for the compressor the chunk stays as it is.
+    let Ok(frame) = frame else { return Ok(None) };
+    write_chunk(out, tag::TEXT_ZSTD, shape, |out| {
+        put_count(out, stored.text.len())?;
+        put_count(out, 0)?;
+        put_lengths(stored, Effort::Seal, out)?;
+        out.extend_from_slice(&frame);
+        Ok(())
+    })?;
+    Ok(Some(Access::Decompress))
+}
+
+/// A dictionary in order of first appearance, if few enough strings are distinct.
+fn put_distinct(
+    stored: &Stored<'_>,
+    shape: &Shape<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Option<Access>> {
+    let mut seen: HashMap<&str, u32, foldhash::fast::RandomState> = HashMap::default();
+    let (mut entries, mut codes) = (Strings::new(), Vec::with_capacity(stored.len()));
+    for (text, row) in stored.iter().zip(1usize..) {
+        let next = u32::try_from(seen.len()).map_err(|_| Error::invalid("too many strings"))?;
+        let code = *seen.entry(text).or_insert_with(|| {
+            entries.push(text);
+            next
+        });
+        codes.push(code);
+        if entries.len() > DISTINCT_MIN + row / 2 {
+            return Ok(None);
+        }
+    }
+    put_dictionary(&codes, &entries, shape, Effort::Seal, out).map(Some)
+}
+
+/// Appends a chunk of codes with the dictionary of exactly the strings they use.
+pub(super) fn encode_local(
+    codes: &[u32],
+    dictionary: &Strings,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    const UNUSED: u32 = u32::MAX;
+    if shape.nulls == shape.rows {
+        return put_dictionary(&vec![0; codes.len()], &Strings::new(), shape, effort, out)
+            .map(drop);
+    }
+    let mut place = vec![UNUSED; dictionary.len()];
+    codes.iter().for_each(|code| place[widen(*code)] = 0);
+    if !place.contains(&UNUSED) {
+        return put_dictionary(codes, dictionary, shape, effort, out).map(drop);
+    }
+    let used = place.iter_mut().zip(dictionary.iter()).filter(|(place, _)| **place != UNUSED);
+    let entries = (0..).zip(used).map(|(code, (place, text))| {
+        *place = code;
+        text
+    });
+    let entries: Strings = entries.collect();
+    let codes: Vec<u32> = codes.iter().map(|code| place[widen(*code)]).collect();
+    put_dictionary(&codes, &entries, shape, effort, out).map(drop)
+}
+
+/// Says what reading the entries asks of a scan.
+fn put_dictionary(
+    codes: &[u32],
+    entries: &Strings,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<Access> {
+    if entries.text_bytes() > TEXT_RAW_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a dictionary of {} bytes, expected at most {TEXT_RAW_BYTES_MAX}",
+            entries.text_bytes()
+        )));
+    }
+    let mut access = Access::View;
+    write_chunk(out, tag::TEXT_DICTIONARY, shape, |out| {
+        put_count(out, entries.len())?;
+        put_count(out, 0)?;
+        let whole = Shape::plain(entries.len());
+        access = encode_stored(&Stored::new(entries, &whole)?, &whole, effort, false, out)?;
+        ints::encode(codes, &Shape::plain(codes.len()), effort, out)
+    })?;
+    Ok(access)
+}
+
+/// Appends a chunk of codes of the segment dictionary.
+pub(super) fn encode_codes(
+    codes: &[u32],
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    write_chunk(out, tag::TEXT_CODES, shape, |out| {
+        ints::encode(codes, &Shape::plain(codes.len()), effort, out)
+    })
+}
+
+/// The codes of a chunk, undecoded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Codes<'a> {
+    codes: Chunk<'a>,
+    dictionary: Option<Chunk<'a>>,
+}
+
+impl Codes<'_> {
+    /// The chunk's own dictionary, decoded; `None` if the codes are the segment's.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when its bytes are wrong.
+    pub(super) fn dictionary(&self) -> Result<Option<Strings>> {
+        self.dictionary.map(|entries| decode_strings(&entries)).transpose()
+    }
+}
+
+pub(super) fn codes<'a>(chunk: &Chunk<'a>) -> Result<Option<Codes<'a>>> {
+    let mut reader = Reader::new(chunk.body, "5.4");
+    let dictionary = match chunk.encoding {
+        tag::TEXT_CODES => None,
+        tag::TEXT_DICTIONARY => {
+            let count = reader.count()?;
+            reader.zeros(4)?;
+            Some(read_entries(chunk, &mut reader, count)?)
+        }
+        _ => return Ok(None),
+    };
+    let codes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
+    reader.end()?;
+    Ok(Some(Codes { codes, dictionary }))
+}
+
+fn read_entries<'a>(chunk: &Chunk<'a>, reader: &mut Reader<'a>, count: usize) -> Result<Chunk<'a>> {
+    let entries = chunk.nested(reader, ColumnType::Text, count)?;
+    match entries.encoding {
+        tag::TEXT_CODES | tag::TEXT_DICTIONARY => {
+            Err(reader.corrupt(format!("encoding {} of dictionary entries", entries.encoding)))
+        }
+        _ => Ok(entries),
+    }
+}
+
+/// Decodes a column of text: coded chunks to codes, the others to strings.
+pub(super) fn decode(
+    chunk: &Chunk<'_>,
+    validity: Option<&Bitmap>,
+    segment: Option<&Arc<Strings>>,
+) -> Result<Values> {
+    let Some(parts) = codes(chunk)? else {
+        return Ok(Values::Text(place(decode_strings(chunk)?, validity)?));
+    };
+    let dictionary = match (parts.dictionary()?, segment) {
+        (Some(local), _) => Arc::new(local),
+        (None, Some(segment)) => Arc::clone(segment),
+        (None, None) => return Err(Error::corrupt("5.4", "codes without a segment dictionary")),
+    };
+    let codes = chunk.place(ints::decode::<u32>(&parts.codes)?, validity);
+    let most = codes.iter().copied().max().map_or(0, widen);
+    // Null rows have code 0, which an empty dictionary lacks: nobody looks it up.
+    if most >= dictionary.len() && chunk.nulls < chunk.rows {
+        return Err(Error::corrupt(
+            "5.4",
+            format!("code {most} of a dictionary of {} entries", dictionary.len()),
+        ));
+    }
+    Ok(Values::Coded { codes, dictionary })
+}
+
+/// Puts stored strings into their rows and "" into the null ones.
+fn place(stored: Strings, validity: Option<&Bitmap>) -> Result<Strings> {
+    let Some(validity) = validity else { return Ok(stored) };
+    let mut ends = vec![0; validity.len()];
+    for (row, end) in ones(validity.as_bytes()).zip(stored.ends()) {
+        ends[row] = *end;
+    }
+    ends.iter_mut().fold(0, |last: u32, end| {
+        *end = last.max(*end);
+        *end
+    });
+    strings(stored.text().to_owned(), ends)
+}
+
+fn strings(text: String, ends: Vec<u32>) -> Result<Strings> {
+    Strings::from_parts(text, ends)
+        .ok_or_else(|| Error::corrupt("5.4", "a string ends inside a character"))
+}
+
+/// Strings from UTF-8 that is still to be checked.
+pub(super) fn checked_strings(text: Vec<u8>, ends: Vec<u32>) -> Result<Strings> {
+    let text = String::from_utf8(text).map_err(|_| Error::corrupt("5.4", "text is not UTF-8"))?;
+    strings(text, ends)
+}
+
+/// Decodes the stored strings of a chunk that is not coded.
+fn decode_strings(chunk: &Chunk<'_>) -> Result<Strings> {
+    // Text has no filler for null rows.
+    if chunk.nulls > 0 && !chunk.dense {
+        return Err(Error::corrupt("5.4", "text with nulls that is not dense"));
+    }
+    match chunk.encoding {
+        tag::TEXT_PLAIN => decode_plain(chunk),
+        tag::TEXT_UUID => decode_uuids(chunk),
+        tag::TEXT_NUMBERED => numbered::decode(chunk),
+        _ => decode_zstd(chunk),
+    }
+}
+
+/// Ends from lengths; `None` if they are more than `TEXT_RAW_BYTES_MAX` in total.
+pub(super) fn ends_of(mut lengths: Vec<u32>) -> Option<Vec<u32>> {
+    let total: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+    if total > TEXT_RAW_BYTES_MAX as u64 {
+        return None;
+    }
+    lengths.iter_mut().fold(0u32, |end, length| {
+        *length += end;
+        *length
+    });
+    Some(lengths)
+}
+
+fn read_ends(chunk: &Chunk<'_>, reader: &mut Reader<'_>) -> Result<Vec<u32>> {
+    let mut inner = *reader;
+    let lengths = chunk.nested(&mut inner, ColumnType::Int, chunk.stored())?;
+    reader.take(lengths.len())?;
+    ends_of(ints::decode(&lengths)?)
+        .ok_or_else(|| reader.corrupt("more text than a chunk may have"))
+}
+
+fn check_total(reader: &Reader<'_>, ends: &[u32], bytes: usize) -> Result<()> {
+    let total = ends.last().map_or(0, |end| widen(*end));
+    if total == bytes {
+        Ok(())
+    } else {
+        Err(reader.corrupt(format!("strings of {total} bytes in {bytes} bytes of text")))
+    }
+}
+
+fn decode_plain(chunk: &Chunk<'_>) -> Result<Strings> {
+    let mut reader = Reader::new(chunk.body, "5.4");
+    let ends = read_ends(chunk, &mut reader)?;
+    check_total(&reader, &ends, reader.rest().len())?;
+    checked_strings(reader.rest().to_vec(), ends)
+}
+
+fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
+    let mut reader = Reader::new(chunk.body, "5.4");
+    let count = chunk.stored();
+    if count * UUID_TEXT_BYTES > TEXT_RAW_BYTES_MAX {
+        return Err(reader.corrupt("more text than a chunk may have"));
+    }
+    let (uuids, _) = reader.take(count * UUID_BYTES)?.as_chunks::<UUID_BYTES>();
+    reader.end()?;
+    let mut text = vec![0; count * UUID_TEXT_BYTES];
+    let (places, _) = text.as_chunks_mut::<UUID_TEXT_BYTES>();
+    for (place, bytes) in places.iter_mut().zip(uuids) {
+        uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(place);
+    }
+    let ends = ends_of(vec![36; count]).unwrap_or_default();
+    checked_strings(text, ends)
+}
+
+fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
+    let mut reader = Reader::new(chunk.body, "5.4");
+    let raw = reader.count()?;
+    reader.zeros(4)?;
+    if raw > TEXT_RAW_BYTES_MAX {
+        return Err(reader.corrupt(format!("{raw} bytes of text in one chunk")));
+    }
+    let ends = read_ends(chunk, &mut reader)?;
+    check_total(&reader, &ends, raw)?;
+    let frame = reader.rest();
+    check_frame(&reader, frame, raw)?;
+    let mut text = Vec::with_capacity(raw);
+    decompress(frame, &mut text).map_err(|cause| reader.corrupt(format!("zstd: {cause}")))?;
+    check_total(&reader, &ends, text.len())?;
+    checked_strings(text, ends)
+}
+
+/// One frame, of the stated content size, without a dictionary, and nothing after it.
+fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Result<()> {
+    let content = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
+    let whole = zstd::zstd_safe::find_frame_compressed_size(frame) == Ok(frame.len());
+    let dictionary = zstd::zstd_safe::get_dict_id_from_frame(frame).is_some();
+    if frame.starts_with(&ZSTD_MAGIC) && content == Some(raw as u64) && whole && !dictionary {
+        Ok(())
+    } else {
+        Err(reader.corrupt(format!("not one zstd frame of {raw} bytes")))
+    }
+}
+
+fn decompress(frame: &[u8], text: &mut Vec<u8>) -> std::io::Result<usize> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+            const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => {
+                let mut fresh = zstd::bulk::Decompressor::new()?;
+                let window = zstd::zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX);
+                fresh.set_parameter(window)?;
+                kept.insert(fresh)
+            }
+        };
+        decompressor.decompress_to_buffer(frame, text)
+    })
+}
+
+/// Whether a row may hold `text`, from the few bytes that bound the chunk.
+pub(super) fn might_contain(chunk: &Chunk<'_>, text: &str) -> Result<bool> {
+    if chunk.stored() == 0 {
+        return Ok(false);
+    }
+    let mut reader = Reader::new(chunk.body, "5.4");
+    match chunk.encoding {
+        tag::TEXT_UUID => Ok(parse_uuid(text).is_some()),
+        tag::TEXT_NUMBERED => numbered::might_contain(chunk, text),
+        tag::TEXT_DICTIONARY => match codes(chunk)?.and_then(|codes| codes.dictionary) {
+            Some(entries) => might_contain(&entries, text),
+            None => Ok(true),
+        },
+        tag::TEXT_PLAIN | tag::TEXT_ZSTD => {
+            if chunk.encoding == tag::TEXT_ZSTD {
+                reader.take(ALIGNMENT)?;
+            }
+            let lengths = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
+            let reach = ints::reach(&lengths)?;
+            let length = i128::try_from(text.len()).unwrap_or(i128::MAX);
+            Ok(reach.is_none_or(|(min, max)| (min..=max).contains(&length)))
+        }
+        _ => Ok(true),
+    }
+}

@@ -1,0 +1,68 @@
+//! Zone maps: the least and the greatest order key of a column of some rows (spec 1.4).
+
+use crate::column::{Bitmap, Column, Values};
+use crate::format::order::float_key;
+
+/// The zone of the rows that have a value; `None` when there is none, or the column is
+/// plain text. Dictionary codes sort like their texts if the dictionary is sorted.
+pub(crate) fn zone(column: &Column) -> Option<(i64, i64)> {
+    let validity = column.validity.as_ref();
+    match &column.values {
+        Values::Int(values) => extremes(values, validity, |value| value),
+        Values::Float(values) => extremes(values, validity, float_key),
+        Values::Bool(values) => {
+            let keys: Vec<i64> = values.iter().map(i64::from).collect();
+            extremes(&keys, validity, |key| key)
+        }
+        Values::Coded { codes, .. } => extremes(codes, validity, i64::from),
+        Values::Text(_) => None,
+    }
+}
+
+fn extremes<T: Copy>(
+    values: &[T],
+    validity: Option<&Bitmap>,
+    key: impl Fn(T) -> i64,
+) -> Option<(i64, i64)> {
+    let widen = |(min, max): (i64, i64), key: i64| (min.min(key), max.max(key));
+    let nothing = (i64::MAX, i64::MIN);
+    let (min, max) = match validity {
+        None => values.iter().map(|value| key(*value)).fold(nothing, widen),
+        Some(validity) => values
+            .iter()
+            .zip(validity.iter())
+            .filter(|(_, valid)| *valid)
+            .fold(nothing, |zone, (value, _)| widen(zone, key(*value))),
+    };
+    (min <= max).then_some((min, max))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn each_type_has_its_keys() {
+        let zone_of = |values| zone(&Column::new(values));
+        assert_eq!(zone_of(Values::Int(vec![3, -4, 9])), Some((-4, 9)));
+        let floats = Values::Float(vec![0.0, -0.0]);
+        assert_eq!(zone_of(floats), Some((-1, 0)));
+        assert_eq!(zone_of(Values::Bool([true, false].into_iter().collect())), Some((0, 1)));
+        assert_eq!(zone_of(Values::Text(["a"].into_iter().collect())), None);
+        let dictionary = Arc::new(["a", "b", "c"].into_iter().collect());
+        assert_eq!(zone_of(Values::Coded { codes: vec![2, 1], dictionary }), Some((1, 2)));
+        assert_eq!(zone_of(Values::Int(Vec::new())), None);
+    }
+
+    #[test]
+    fn nulls_do_not_count() {
+        let validity = |bits: [bool; 3]| bits.into_iter().collect();
+        let values = || Values::Int(vec![0, 5, 7]);
+        let column = Column::with_validity(values(), validity([false, true, true]));
+        assert_eq!(zone(&column), Some((5, 7)));
+        let none = Column::with_validity(values(), validity([false; 3]));
+        assert_eq!(zone(&none), None);
+    }
+}
