@@ -41,6 +41,7 @@ pub mod config;
 mod encoding;
 pub mod error;
 mod format;
+mod fs;
 pub mod limits;
 mod report;
 pub mod row;
