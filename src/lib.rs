@@ -36,6 +36,7 @@ compile_error!("tallystone maps files whole and needs a 64-bit machine");
 #[cfg(not(unix))]
 compile_error!("tallystone is written for Linux and macOS");
 
+mod catalog;
 pub mod column;
 pub mod config;
 mod encoding;
@@ -46,7 +47,10 @@ pub mod limits;
 mod report;
 pub mod row;
 pub mod schema;
+mod segment;
 mod sketch;
+mod snapshot;
+mod store_files;
 pub mod time;
 
 pub use config::{Durability, Options, ReadMode};
@@ -57,5 +61,6 @@ pub use report::{
 };
 pub use row::{AgentMetric, AgentRow, Row, SwarmMetric, SwarmRow, TaskMetric, TaskRow};
 pub use schema::Table;
+pub use snapshot::Snapshot;
 pub use time::{Interval, TimeRange, Timestamp};
 

@@ -1,0 +1,180 @@
+//! Names and places of segment files (spec 1.3, 8.10).
+//!
+//! A name derives from the file's uuid and kind; nothing read from inside a file is ever
+//! used to open another.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::format::id::{FileKind, Id};
+use crate::fs::{EntryKind, FileSystem};
+use crate::schema::Table;
+use crate::segment::seal::{SealSpec, SealedFile, seal};
+use crate::time::Partition;
+
+/// The name of a segment file: `<uuid>.<kind>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileName {
+    /// Uuid of the file.
+    pub(crate) uuid: Id,
+    /// What it is.
+    pub(crate) kind: FileKind,
+}
+
+impl FileName {
+    /// The name of the file.
+    pub(crate) fn new(uuid: Id, kind: FileKind) -> Self {
+        Self { uuid, kind }
+    }
+
+    /// Reads a name; `None` for any other file.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        FileKind::parse_file_name(name).map(|(uuid, kind)| Self { uuid, kind })
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kind.file_name(self.uuid))
+    }
+}
+
+/// One partition of one table of a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentPlace<'a> {
+    /// The store's directory.
+    pub(crate) store_dir: &'a Path,
+    /// The store's id.
+    pub(crate) store_id: Id,
+    /// The table.
+    pub(crate) table: Table,
+    /// The day.
+    pub(crate) partition: Partition,
+}
+
+impl SegmentPlace<'_> {
+    /// The partition's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        partition_dir(self.store_dir, self.table, self.partition)
+    }
+
+    /// Creates the partition's directory, durably, unless it is there.
+    pub(crate) fn ensure_dir(&self, fs: &dyn FileSystem) -> Result<()> {
+        let table_dir = self.store_dir.join(self.table.name());
+        ensure_dir(fs, &table_dir)?;
+        ensure_dir(fs, &self.dir())
+    }
+}
+
+/// Creates a directory whose parent is there, durably, unless it is there.
+pub(crate) fn ensure_dir(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+    match fs.metadata(dir) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    match fs.create_dir(dir) {
+        Err(error) if !error.is_already_there() => return Err(error),
+        // Whoever made it, it must be durable before a file in it is.
+        _ => {}
+    }
+    dir.parent().map_or(Ok(()), |parent| fs.sync_dir(parent))
+}
+
+/// The directory of a partition.
+pub(crate) fn partition_dir(store_dir: &Path, table: Table, partition: Partition) -> PathBuf {
+    store_dir.join(table.name()).join(partition.directory_name())
+}
+
+/// A file's path relative to the store.
+pub(crate) fn relative(table: Table, partition: Partition, name: &FileName) -> String {
+    format!("{}/{}/{name}", table.name(), partition.directory_name())
+}
+
+/// The partitions of a table that have a directory, ascending; none if the table has none.
+pub(crate) fn partitions(
+    fs: &dyn FileSystem,
+    store_dir: &Path,
+    table: Table,
+) -> Result<Vec<Partition>> {
+    let entries = match fs.list(&store_dir.join(table.name())) {
+        Ok(entries) => entries,
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut partitions: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Directory)
+        .filter_map(|entry| Partition::parse_directory_name(&entry.name))
+        .collect();
+    partitions.sort_unstable();
+    Ok(partitions)
+}
+
+/// The segment files of a partition, by name; none if it has no directory.
+pub(crate) fn segment_files(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<FileName>> {
+    match fs.list(dir) {
+        Ok(entries) => Ok(entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::File)
+            .filter_map(|entry| FileName::parse(&entry.name))
+            .collect()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What every part that touches a store's files needs to know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreRoot {
+    /// Where files are.
+    pub(crate) fs: std::sync::Arc<dyn FileSystem>,
+    /// The store's directory.
+    pub(crate) dir: PathBuf,
+    /// The store's id.
+    pub(crate) id: Id,
+    /// This handle's id, in the header of every file it writes.
+    pub(crate) writer: Id,
+    /// Options of this handle.
+    pub(crate) options: std::sync::Arc<crate::config::Options>,
+}
+
+impl StoreRoot {
+    /// The place of a table's partition.
+    pub(crate) fn place(&self, table: Table, partition: Partition) -> SegmentPlace<'_> {
+        SegmentPlace { store_dir: &self.dir, store_id: self.id, table, partition }
+    }
+
+    /// Now, in microseconds.
+    pub(crate) fn now(&self) -> i64 {
+        self.options.clock.now().as_micros()
+    }
+}
+
+/// Seals rows of one partition into a segment that replaces `replaces`.
+///
+/// # Errors
+///
+/// As [`seal`](crate::segment::seal::seal).
+pub(crate) fn seal_rows(
+    root: &StoreRoot,
+    table: Table,
+    partition: Partition,
+    replaces: &[Id],
+    txn: Option<Id>,
+    batches: &[crate::column::Batch],
+) -> Result<SealedFile> {
+    let spec = SealSpec {
+        store_id: root.id,
+        writer: root.writer,
+        txn,
+        table,
+        partition,
+        replaces,
+        created: root.now(),
+        block_rows: root.options.block_rows,
+        small_hour_rows: root.options.small_hour_rows,
+    };
+    seal(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, batches)
+}

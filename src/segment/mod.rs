@@ -1,0 +1,217 @@
+//! One segment file: append frames, seal, read.
+//!
+//! Owns the readable view that queries and maintenance share, [`Segment`]: an immutable
+//! run of rows in blocks, whether those are the committed frames of an active segment or
+//! the blocks of a sealed one. Knows no other segment, no catalog and no retention.
+
+pub(crate) mod active;
+pub(crate) mod files;
+pub(crate) mod frames;
+mod order;
+#[cfg(test)]
+pub(crate) mod samples;
+pub(crate) mod seal;
+pub(crate) mod sealed;
+mod sections;
+mod summarise;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::column::{Column, Strings};
+use crate::error::Result;
+use crate::schema::Table;
+use crate::sketch::digest::Digest;
+use crate::sketch::stats::Stats;
+use crate::time::Partition;
+
+/// What identifies the exact rows of a view: the file and the verified end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SegmentKey {
+    /// Uuid of the file.
+    pub(crate) uuid: [u8; 16],
+    /// Bytes of it that the view covers.
+    pub(crate) end: u64,
+}
+
+/// One block (or committed frame) as the index knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockInfo {
+    /// Position of its first row in the segment.
+    pub(crate) first_row: u64,
+    /// Number of rows.
+    pub(crate) rows: u32,
+    /// Earliest stamp.
+    pub(crate) min_ts: i64,
+    /// Latest stamp.
+    pub(crate) max_ts: i64,
+}
+
+/// Rows that a view knows to be unreadable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentDamage {
+    /// Number of the block or frame.
+    pub(crate) block: Option<u64>,
+    /// Rows lost, where known.
+    pub(crate) rows: Option<u64>,
+    /// Earliest and latest stamp of what is lost, where known.
+    pub(crate) stamps: Option<(i64, i64)>,
+    /// What is wrong.
+    pub(crate) reason: String,
+}
+
+/// An immutable view of the rows of one segment.
+///
+/// Column and block numbers are positions; a number that is not there is our own bug.
+pub(crate) trait Segment: Send + Sync + fmt::Debug {
+    /// File and verified end.
+    fn key(&self) -> SegmentKey;
+    /// File, relative to the store's directory.
+    fn file(&self) -> String;
+    /// The table the rows belong to.
+    fn table(&self) -> Table;
+    /// The day the rows belong to.
+    fn partition(&self) -> Partition;
+    /// All rows.
+    fn rows(&self) -> u64 {
+        self.blocks().last().map_or(0, |block| block.first_row + u64::from(block.rows))
+    }
+    /// Earliest and latest stamp; `None` without rows.
+    fn stamps(&self) -> Option<(i64, i64)>;
+    /// Bytes of the file that the view covers.
+    fn bytes(&self) -> u64 {
+        self.key().end
+    }
+    /// The blocks in the order of their rows. In a sealed segment rows are sorted by
+    /// hour, then by the table's order; in an active one they are as they came.
+    fn blocks(&self) -> &[BlockInfo];
+    /// Smallest and largest order key (spec 1.4) of a column chunk; `None` if not kept or
+    /// all rows are null. For a dimension of a sealed segment the keys are its codes.
+    fn zone(&self, block: usize, column: usize) -> Option<(i64, i64)>;
+    /// Null rows of a column chunk, where the index knows them.
+    fn nulls(&self, block: usize, column: usize) -> Option<u32>;
+    /// Stored bytes of a column chunk.
+    fn chunk_bytes(&self, block: usize, column: usize) -> u64;
+    /// Reads a column chunk, checking its checksum at first touch.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when its bytes are wrong, `Io` when they cannot be read.
+    fn read(&self, block: usize, column: usize) -> Result<Column>;
+    /// The sorted dictionary of a dimension, the same for all blocks; `None` where each
+    /// block brings its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    fn dictionary(&self, column: usize) -> Result<Option<Arc<Strings>>>;
+    /// False only if no row of the segment has `text` in `column`.
+    fn might_contain(&self, column: usize, text: &str) -> bool;
+    /// False only if no row of the block has `text` in `column`.
+    fn block_might_contain(&self, block: usize, column: usize, text: &str) -> bool;
+    /// Summaries; `None` where there are none (active segments, or damage to them).
+    fn summaries(&self) -> Option<Arc<Summaries>>;
+    /// What is known to be unreadable.
+    fn damage(&self) -> Vec<SegmentDamage>;
+}
+
+/// What some rows add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cell {
+    /// All rows.
+    pub(crate) rows: u64,
+    /// Rows whose success column is true.
+    pub(crate) successes: u64,
+    /// One per measure of the schema.
+    pub(crate) measures: Vec<Stats>,
+}
+
+/// A key of a summary and what its rows add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyCell {
+    /// Codes in the segment dictionaries of the key's columns, in their order.
+    pub(crate) codes: Vec<u32>,
+    /// What its rows add up to.
+    pub(crate) cell: Cell,
+    /// Per measure: stamp and position of the newest row with a value.
+    pub(crate) last: Vec<Option<LastValue>>,
+    /// Blocks with rows of the key: block, first and last row in it, number of rows.
+    pub(crate) runs: Vec<KeyRun>,
+}
+
+/// The newest value of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LastValue {
+    /// Its stamp.
+    pub(crate) timestamp: i64,
+    /// Order key of the value (spec 1.4): the integer, or the float's total-order key.
+    pub(crate) order_key: i64,
+}
+
+/// Where the rows of a key lie in one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRun {
+    /// The block.
+    pub(crate) block: u32,
+    /// First row of the key, counted from the block's first.
+    pub(crate) first: u32,
+    /// Rows from the first to the last of the key, others between them included.
+    pub(crate) span: u32,
+    /// Rows of the key.
+    pub(crate) rows: u32,
+}
+
+/// What an hour's rows add up to, and where they are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HourCell {
+    /// Hours since 1970.
+    pub(crate) hour: i64,
+    /// Position of the hour's first row in the segment; its rows are contiguous.
+    pub(crate) first_row: u64,
+    /// What they add up to.
+    pub(crate) cell: Cell,
+    /// One per measure, where kept.
+    pub(crate) digests: Vec<Option<Arc<Digest>>>,
+    /// Cells of keys of the coarsest level in this hour, by code; only those of at least
+    /// 64 rows are kept.
+    pub(crate) keys: Vec<KeyHourCell>,
+}
+
+/// One key in one hour.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyHourCell {
+    /// Level of the key in the schema's `keys`.
+    pub(crate) level: usize,
+    /// Position of the key in that level's cells.
+    pub(crate) key: usize,
+    /// What its rows in the hour add up to.
+    pub(crate) cell: Cell,
+}
+
+/// The derived part of a sealed segment. Every part but `total` and `hours` may be
+/// missing (dropped for size, or damaged): then the rows answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Summaries {
+    /// All rows.
+    pub(crate) total: Cell,
+    /// One per measure, where kept.
+    pub(crate) digests: Vec<Option<Arc<Digest>>>,
+    /// By hour, ascending.
+    pub(crate) hours: Vec<HourCell>,
+    /// Per level of the schema's `keys`: its keys, ascending by codes. Empty if not kept.
+    pub(crate) keys: Vec<Vec<KeyCell>>,
+    /// Per level, per key: one digest per measure, where kept.
+    pub(crate) key_digests: Vec<Vec<Vec<Option<Arc<Digest>>>>>,
+    /// Positions of the rows with the largest values of the first measure, largest first,
+    /// and those values' order keys. All rows whose value is above the last one's are in.
+    pub(crate) top: Vec<TopRow>,
+}
+
+/// A row with one of the largest values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TopRow {
+    /// Order key of the value (spec 1.4).
+    pub(crate) order_key: i64,
+    /// Position of the row in the segment.
+    pub(crate) row: u64,
+}

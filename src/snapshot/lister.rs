@@ -1,0 +1,458 @@
+//! Finding the segments of a store, from any process, without a catalog.
+//!
+//! Owns `Lister`: what this process knows of the directories, kept up to date cheaply. A
+//! moved `generation` or an old listing makes it look again; in between, only the ends of
+//! active segments are followed. It writes nothing and takes no lock.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::{CachedSegment, MissingSegment, open_reader};
+use crate::config::ReadMode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::header::Header;
+use crate::format::id::{FileKind, Id};
+use crate::schema::Table;
+use crate::segment::active::{ActiveSegment, ActiveTail};
+use crate::segment::files::{
+    FileName, StoreRoot, partition_dir, partitions, relative, segment_files,
+};
+use crate::segment::sealed::SealedSegment;
+use crate::segment::{Segment, SegmentDamage};
+use crate::snapshot::{AnswerCache, FileDamage, Snapshot, View};
+use crate::store_files::{generation, txn};
+use crate::time::Partition;
+
+/// A listing older than this is made again, whatever `generation` says.
+const LISTING_AGE_MAX: Duration = Duration::from_secs(1);
+/// A directory changed this shortly before it was listed may have changed again without
+/// its modification time showing it.
+const MTIME_STEP_NS: i64 = 2_000_000_000;
+/// Times that a listing is begun again when files come and go under it.
+const ATTEMPTS: usize = 20;
+
+/// What this process knows of a store's files.
+#[derive(Debug)]
+pub(crate) struct Lister {
+    root: StoreRoot,
+    cache: Arc<AnswerCache>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: u64,
+    listed: Option<Duration>,
+    directories: BTreeMap<(Table, Partition), Directory>,
+    txns: BTreeSet<Id>,
+    /// Headers and footers that the catalog remembers, until the first listing is done.
+    cached: HashMap<Id, CachedSegment>,
+    /// Files that the catalog knows and that are gone for no reason.
+    missing: Vec<(Table, FileDamage)>,
+    view: Option<Arc<View>>,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    modified: i64,
+    settled: bool,
+    files: BTreeMap<FileName, Opened>,
+}
+
+#[derive(Debug)]
+enum Opened {
+    Sealed(Arc<SealedSegment>),
+    Active(Box<ActiveTail>),
+    Bad(FileDamage),
+}
+
+impl Opened {
+    fn header(&self) -> Option<&Header> {
+        match self {
+            Self::Sealed(segment) => Some(segment.header()),
+            Self::Active(tail) => Some(tail.header()),
+            Self::Bad(_) => None,
+        }
+    }
+}
+
+impl Lister {
+    /// A lister that knows nothing yet.
+    pub(crate) fn new(root: StoreRoot) -> Self {
+        let cache = Arc::new(AnswerCache::new(root.options.result_cache));
+        Self { root, cache, state: Mutex::default() }
+    }
+
+    /// A fixed view of all that is committed.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when a directory cannot be read. Damaged files do not fail it: the view says
+    /// which they are.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.update(&mut state)?;
+        let view = match &state.view {
+            Some(view) => Arc::clone(view),
+            None => {
+                let view = Arc::new(self.view_of(&state));
+                state.view = Some(Arc::clone(&view));
+                view
+            }
+        };
+        Ok(Snapshot::new(view))
+    }
+
+    fn update(&self, state: &mut State) -> Result<()> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let generation = generation::read(self.root.fs.as_ref(), &self.root.dir)?;
+            let now = self.root.options.clock.elapsed();
+            let fresh = state.listed.is_some_and(|at| now.saturating_sub(at) <= LISTING_AGE_MAX);
+            let moved = generation != state.generation || state.listed.is_none();
+            if moved || !fresh {
+                match self.list(state, !fresh) {
+                    Ok(true) => {
+                        state.generation = generation;
+                        state.listed = Some(now);
+                    }
+                    Ok(false) => continue,
+                    Err(error) if error.is_not_found() => {
+                        last = Some(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            return self.follow(state);
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::SnapshotGone,
+                "the store's files change faster than they can be listed",
+            )
+        }))
+    }
+
+    /// Lists again; false if imports were committed or undone meanwhile.
+    fn list(&self, state: &mut State, all: bool) -> Result<bool> {
+        let fs = self.root.fs.as_ref();
+        if state.listed.is_none() {
+            self.ask_catalog(state);
+        }
+        let before = txn::list_ids(fs, &self.root.dir)?;
+        let mut changed = before != state.txns;
+        let mut there = HashSet::new();
+        for table in Table::ALL {
+            for partition in partitions(fs, &self.root.dir, table)? {
+                there.insert((table, partition));
+                let directory = state.directories.entry((table, partition)).or_default();
+                changed |=
+                    self.list_directory((table, partition), directory, all, &mut state.cached)?;
+            }
+        }
+        let known = state.directories.len();
+        state.directories.retain(|key, _| there.contains(key));
+        changed |= known != state.directories.len();
+        if txn::list_ids(fs, &self.root.dir)? != before {
+            return Ok(false);
+        }
+        state.txns = before;
+        state.cached = HashMap::new();
+        if changed {
+            state.view = None;
+        }
+        Ok(true)
+    }
+
+    fn list_directory(
+        &self,
+        (table, partition): (Table, Partition),
+        directory: &mut Directory,
+        all: bool,
+        cached: &mut HashMap<Id, CachedSegment>,
+    ) -> Result<bool> {
+        let fs = self.root.fs.as_ref();
+        let dir = partition_dir(&self.root.dir, table, partition);
+        let modified = match fs.metadata(&dir) {
+            Ok(metadata) => metadata.modified,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if directory.settled && directory.modified == modified && !all {
+            return Ok(false);
+        }
+        let names = segment_files(fs, &dir)?;
+        let now_ns = self.root.now().saturating_mul(1_000);
+        directory.settled = now_ns.saturating_sub(modified) > MTIME_STEP_NS;
+        directory.modified = modified;
+        let listed: BTreeSet<FileName> = names.iter().copied().collect();
+        let known = directory.files.len();
+        // What could not be read is tried again: it may have been a passing fault.
+        directory
+            .files
+            .retain(|name, opened| listed.contains(name) && !matches!(opened, Opened::Bad(_)));
+        let mut changed = known != directory.files.len();
+        for name in names {
+            if let Entry::Vacant(entry) = directory.files.entry(name) {
+                entry.insert(self.open(table, partition, &name, cached.remove(&name.uuid))?);
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    fn open(
+        &self,
+        table: Table,
+        partition: Partition,
+        name: &FileName,
+        cached: Option<CachedSegment>,
+    ) -> Result<Opened> {
+        let path = partition_dir(&self.root.dir, table, partition).join(name.to_string());
+        let relative = relative(table, partition, name);
+        let opened = match name.kind {
+            FileKind::Active => ActiveTail::open(&self.root.fs, &path, relative.clone())
+                .map(Box::new)
+                .map(Opened::Active),
+            _ => self.open_sealed(&path, cached).map(Arc::new).map(Opened::Sealed),
+        };
+        let checked = opened
+            .and_then(|opened| self.check_place(table, partition, name, &opened).map(|()| opened));
+        match checked {
+            Ok(opened) => Ok(opened),
+            Err(error) if error.is_not_found() => Err(error),
+            Err(error) => Ok(Opened::Bad(FileDamage {
+                file: relative,
+                range: partition.range(),
+                damage: SegmentDamage {
+                    block: None,
+                    rows: None,
+                    stamps: None,
+                    reason: error.to_string(),
+                },
+            })),
+        }
+    }
+
+    /// Opens a sealed segment, by what the catalog remembers of it where that is good.
+    fn open_sealed(&self, path: &Path, cached: Option<CachedSegment>) -> Result<SealedSegment> {
+        let (root, mode) = (&self.root, self.root.options.read_mode);
+        let remembered = cached.filter(|cached| !cached.summary.is_empty()).and_then(|cached| {
+            SealedSegment::from_summary(&root.fs, &root.dir, path, mode, None, &cached.summary).ok()
+        });
+        match remembered {
+            Some(segment) => Ok(segment),
+            None => SealedSegment::open(root.fs.as_ref(), &root.dir, path, mode, None),
+        }
+    }
+
+    /// Asks the catalog what it remembers; without one, the files are asked.
+    fn ask_catalog(&self, state: &mut State) {
+        let Some(catalog) = open_reader(self.root.fs.as_ref(), &self.root.dir, &self.root.id)
+        else {
+            return;
+        };
+        state.cached = catalog.cached_all();
+        state.missing = catalog.missing().iter().map(|gone| (gone.table, missing(gone))).collect();
+    }
+
+    /// A file counts only where its header says it belongs.
+    fn check_place(
+        &self,
+        table: Table,
+        partition: Partition,
+        name: &FileName,
+        opened: &Opened,
+    ) -> Result<()> {
+        let Some(header) = opened.header() else { return Ok(()) };
+        let wrong = |what: &str| {
+            Err(Error::new(ErrorKind::NotOurFile, format!("the header names another {what}")))
+        };
+        if header.store_id != self.root.id {
+            return wrong("store");
+        }
+        if header.uuid != name.uuid || header.kind != name.kind {
+            return wrong("file");
+        }
+        if header.known_table() != Some(table) || header.partition != partition {
+            return wrong("table or partition");
+        }
+        Ok(())
+    }
+
+    /// Follows the ends of active segments.
+    fn follow(&self, state: &mut State) -> Result<()> {
+        let copied = self.root.options.read_mode == ReadMode::Copied;
+        let mut changed = false;
+        for directory in state.directories.values_mut() {
+            for opened in directory.files.values_mut() {
+                if let Opened::Active(tail) = opened {
+                    let before = tail.view().key();
+                    tail.refresh(copied)?;
+                    changed |= tail.view().key() != before;
+                }
+            }
+        }
+        if changed {
+            state.view = None;
+        }
+        Ok(())
+    }
+
+    fn view_of(&self, state: &State) -> View {
+        let mut view = View { cache: Some(Arc::clone(&self.cache)), ..View::default() };
+        for (table, damage) in &state.missing {
+            view.damage[table.index()].push(damage.clone());
+        }
+        for ((table, _), directory) in &state.directories {
+            let replaced = replaced(directory, &state.txns);
+            for (name, opened) in &directory.files {
+                if replaced.contains(&name.uuid) || !counts(opened, &state.txns) {
+                    continue;
+                }
+                match opened {
+                    Opened::Sealed(segment) => {
+                        let segment: Arc<dyn Segment> = Arc::<SealedSegment>::clone(segment);
+                        view.segments[table.index()].push(segment);
+                    }
+                    Opened::Active(tail) => {
+                        let segment: Arc<dyn Segment> = Arc::<ActiveSegment>::clone(&tail.view());
+                        view.segments[table.index()].push(segment);
+                    }
+                    Opened::Bad(damage) => view.damage[table.index()].push(damage.clone()),
+                }
+            }
+        }
+        view
+    }
+
+    /// Every segment file there is, the replaced and the uncommitted ones included, by
+    /// table, partition and name.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](Self::snapshot).
+    pub(crate) fn files(&self) -> Result<Vec<FileFacts>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.listed = None;
+        self.update(&mut state)?;
+        let mut facts = Vec::new();
+        for ((table, partition), directory) in &state.directories {
+            let replaced = replaced(directory, &state.txns);
+            for (name, opened) in &directory.files {
+                facts.push(FileFacts {
+                    table: *table,
+                    partition: *partition,
+                    name: *name,
+                    path: partition_dir(&self.root.dir, *table, *partition).join(name.to_string()),
+                    is_replaced: replaced.contains(&name.uuid),
+                    is_committed: counts(opened, &state.txns),
+                    header: opened.header().cloned(),
+                    content: match opened {
+                        Opened::Sealed(segment) => Content::Sealed(Arc::clone(segment)),
+                        Opened::Active(tail) => Content::Active(tail.view()),
+                        Opened::Bad(damage) => Content::Bad(damage.clone()),
+                    },
+                });
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The torn tails of active segments as of the last snapshot: file, bytes, whole frames.
+    pub(crate) fn torn_tails(&self) -> Vec<(String, u64, u64)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = state.directories.values().flat_map(|directory| directory.files.values());
+        files
+            .filter_map(|opened| match opened {
+                Opened::Active(tail) => {
+                    tail.torn().map(|torn| (tail.view().file(), torn.bytes, torn.frames))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// What is known of one segment file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileFacts {
+    /// Its table.
+    pub(crate) table: Table,
+    /// Its day.
+    pub(crate) partition: Partition,
+    /// Its name.
+    pub(crate) name: FileName,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Whether a file of its partition replaces it.
+    pub(crate) is_replaced: bool,
+    /// Whether it belongs to no transaction or to a committed one.
+    pub(crate) is_committed: bool,
+    /// Its header; `None` when unreadable.
+    pub(crate) header: Option<Header>,
+    /// What is in it.
+    pub(crate) content: Content,
+}
+
+/// What is in a segment file.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// Sealed, or of a later stage of life.
+    Sealed(Arc<SealedSegment>),
+    /// Active, up to its last COMMIT.
+    Active(Arc<ActiveSegment>),
+    /// Unreadable.
+    Bad(FileDamage),
+}
+
+impl FileFacts {
+    /// The rows, unless the file is unreadable.
+    pub(crate) fn segment(&self) -> Option<&dyn Segment> {
+        match &self.content {
+            Content::Sealed(segment) => Some(segment.as_ref()),
+            Content::Active(segment) => Some(segment.as_ref()),
+            Content::Bad(_) => None,
+        }
+    }
+
+    /// Path relative to the store.
+    pub(crate) fn relative(&self) -> String {
+        relative(self.table, self.partition, &self.name)
+    }
+}
+
+/// A segment that the catalog knows and that is gone for no reason, as damage.
+fn missing(gone: &MissingSegment) -> FileDamage {
+    let name = FileName::new(gone.uuid, FileKind::Sealed);
+    FileDamage {
+        file: relative(gone.table, gone.partition, &name),
+        range: gone.partition.range(),
+        damage: SegmentDamage {
+            block: None,
+            rows: Some(gone.rows),
+            stamps: Some((gone.min_ts, gone.max_ts)),
+            reason: "the segment is gone, and nothing was to delete it".to_owned(),
+        },
+    }
+}
+
+/// Whether a file's transaction, if it has one, has been committed.
+fn counts(opened: &Opened, txns: &BTreeSet<Id>) -> bool {
+    opened.header().and_then(|header| header.txn).is_none_or(|txn| txns.contains(&txn))
+}
+
+/// The files of a directory that others in it replace.
+fn replaced(directory: &Directory, txns: &BTreeSet<Id>) -> HashSet<Id> {
+    directory
+        .files
+        .values()
+        .filter(|opened| counts(opened, txns))
+        .filter_map(Opened::header)
+        .flat_map(|header| header.replaces.iter().copied())
+        .collect()
+}

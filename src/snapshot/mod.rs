@@ -1,0 +1,171 @@
+//! An immutable view of a store: which segments, and how much of each.
+//!
+//! Owns `Snapshot` and the cache of answers that snapshots of one store share. Knows
+//! nothing of queries: `query` adds the methods. A snapshot holds its files open, so
+//! seals, merges and deletions do not disturb it.
+
+pub(crate) mod lister;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::schema::Table;
+use crate::segment::{Segment, SegmentDamage, SegmentKey};
+use crate::time::TimeRange;
+
+/// A fixed view of a store, on which the ten methods answer.
+///
+/// Cheap to clone. It sees every row that was committed before it was taken, by any
+/// process, and none that came later.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(crate) view: Arc<View>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<_> =
+            Table::ALL.iter().map(|t| (t.name(), self.segments(*t).len())).collect();
+        f.debug_struct("Snapshot").field("segments", &counts).finish_non_exhaustive()
+    }
+}
+
+/// What a snapshot fixes.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Per table (by `Table::index`): its segments by partition, then uuid.
+    pub(crate) segments: [Vec<Arc<dyn Segment>>; 3],
+    /// Per table: files that cannot be read at all.
+    pub(crate) damage: [Vec<FileDamage>; 3],
+    /// Per table: days whose rows have expired.
+    pub(crate) gone: [Vec<TimeRange>; 3],
+    /// Answers of this store's snapshots.
+    pub(crate) cache: Option<Arc<AnswerCache>>,
+}
+
+/// A file none of whose rows can be read.
+#[derive(Clone, Debug)]
+pub(crate) struct FileDamage {
+    /// File, relative to the store's directory.
+    pub(crate) file: String,
+    /// The day it belongs to.
+    pub(crate) range: TimeRange,
+    /// What is lost.
+    pub(crate) damage: SegmentDamage,
+}
+
+impl Snapshot {
+    /// A snapshot of the view.
+    pub(crate) fn new(view: impl Into<Arc<View>>) -> Self {
+        Self { view: view.into() }
+    }
+
+    /// The table's segments by partition, then uuid.
+    pub(crate) fn segments(&self, table: Table) -> &[Arc<dyn Segment>] {
+        &self.view.segments[table.index()]
+    }
+
+    /// Files of the table that cannot be read at all.
+    pub(crate) fn file_damage(&self, table: Table) -> &[FileDamage] {
+        &self.view.damage[table.index()]
+    }
+
+    /// Days of the table whose rows have expired.
+    pub(crate) fn gone(&self, table: Table) -> &[TimeRange] {
+        &self.view.gone[table.index()]
+    }
+
+    /// Committed rows of the table.
+    pub fn rows(&self, table: Table) -> u64 {
+        self.segments(table).iter().map(|segment| segment.rows()).sum()
+    }
+
+    /// The exact files and verified ends of the table: what an answer depends on.
+    pub(crate) fn keys(&self, table: Table) -> Vec<SegmentKey> {
+        self.segments(table).iter().map(|segment| segment.key()).collect()
+    }
+}
+
+/// The most recent answers of a store's snapshots, least recently used first out.
+///
+/// An answer is found only under the same question and the same files with the same
+/// verified ends, so it is never stale. Answers own their data.
+pub(crate) struct AnswerCache {
+    capacity: usize,
+    entries: Mutex<Vec<Entry>>,
+}
+
+struct Entry {
+    question: String,
+    files: Vec<SegmentKey>,
+    answer: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for AnswerCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerCache").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+impl AnswerCache {
+    /// A cache of at most `capacity` answers; 0 keeps none.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, entries: Mutex::new(Vec::new()) }
+    }
+
+    /// The answer to the question over exactly these files.
+    pub(crate) fn get<T: Any + Send + Sync + Clone>(
+        &self,
+        question: &str,
+        files: &[SegmentKey],
+    ) -> Option<T> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.iter().position(|e| e.question == question && e.files == files)?;
+        let entry = entries.remove(found);
+        let answer = entry.answer.downcast_ref::<T>().cloned();
+        entries.push(entry);
+        answer
+    }
+
+    /// Keeps an answer, dropping the least recently used one when full.
+    pub(crate) fn put<T: Any + Send + Sync>(
+        &self,
+        question: String,
+        files: Vec<SegmentKey>,
+        answer: T,
+    ) {
+        if self.capacity == 0 {
+            return;
+        }
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|e| e.question != question || e.files != files);
+        if entries.len() >= self.capacity {
+            entries.remove(0);
+        }
+        entries.push(Entry { question, files, answer: Arc::new(answer) });
+    }
+}
+
+/// Runs `compute` unless the cache holds its answer; says which. An answer that `keep`
+/// refuses is not put into the cache.
+pub(crate) fn cached<T: Any + Send + Sync + Clone>(
+    snapshot: &Snapshot,
+    table: Table,
+    question: impl FnOnce() -> String,
+    keep: impl FnOnce(&T) -> bool,
+    compute: impl FnOnce() -> Result<T>,
+) -> Result<(T, bool)> {
+    let Some(cache) = &snapshot.view.cache else { return Ok((compute()?, false)) };
+    let question = question();
+    let files = snapshot.keys(table);
+    if let Some(answer) = cache.get::<T>(&question, &files) {
+        return Ok((answer, true));
+    }
+    let answer = compute()?;
+    if keep(&answer) {
+        cache.put(question, files, answer.clone());
+    }
+    Ok((answer, false))
+}
