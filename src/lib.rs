@@ -43,18 +43,24 @@ mod encoding;
 pub mod error;
 mod format;
 mod fs;
+mod ingest;
+pub mod inspect;
 pub mod limits;
+mod maintain;
 mod report;
 pub mod row;
 pub mod schema;
 mod segment;
 mod sketch;
 mod snapshot;
+mod store;
 mod store_files;
 pub mod time;
 
 pub use config::{Durability, Options, ReadMode};
 pub use error::{Error, ErrorKind, Result};
+pub use ingest::appender::Appender;
+pub use ingest::transaction::{Import, ImportSource};
 pub use report::{
     CatalogReport, ImportReport, RecoveryReport, StoreStats, TableStats, VerifyProblem,
     VerifyReport,
@@ -62,5 +68,6 @@ pub use report::{
 pub use row::{AgentMetric, AgentRow, Row, SwarmMetric, SwarmRow, TaskMetric, TaskRow};
 pub use schema::Table;
 pub use snapshot::Snapshot;
+pub use store::Store;
 pub use time::{Interval, TimeRange, Timestamp};
 

@@ -1,0 +1,412 @@
+//! The committer: the one thread of a store that writes active segments.
+//!
+//! Owns this process's active segments. It takes what waits in the channel, writes one
+//! run of frames per file, syncs once for all of it where durability asks, and answers
+//! flushes. What cannot be written stays at the head of its queue and is tried again; a
+//! file whose sync failed is given up and its rows are sealed elsewhere (spec 3.6).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::config::Durability;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::buffer::PartitionBatch;
+use crate::ingest::channel::{Gate, Message};
+use crate::limits::ACTIVES_OPEN_MAX;
+use crate::schema::Table;
+use crate::segment::active::ActiveWriter;
+use crate::segment::files::StoreRoot;
+use crate::store_files::generation;
+use crate::time::{MICROS_PER_SECOND, Partition};
+
+/// How long after a failed write it is tried again, at first and at most.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+/// Bytes that are committed in one round at most.
+const ROUND_BYTES: usize = 16 << 20;
+/// A closing store seals actives of at least this many rows; smaller ones are left for
+/// merging, so that a process of a few rows ends at once.
+pub(crate) const SEAL_ON_CLOSE_ROWS: u64 = 16 << 10;
+
+#[derive(Debug)]
+struct Active {
+    writer: ActiveWriter,
+    /// When it was last committed to, by the clock's `elapsed`.
+    used: Duration,
+}
+
+type Reply = Sender<Result<()>>;
+
+/// The state of the committer thread.
+pub(crate) struct Committer {
+    root: StoreRoot,
+    gate: Arc<Gate>,
+    receiver: Receiver<Message>,
+    rolled: Box<dyn Fn(ActiveWriter) + Send>,
+    actives: BTreeMap<(Table, Partition), Active>,
+    pending: Vec<PartitionBatch>,
+    given_up: Vec<ActiveWriter>,
+    last_sync: Duration,
+    last_look: Duration,
+    retry_after: Duration,
+}
+
+/// What a round has to do besides committing rows.
+#[derive(Default)]
+struct Duties {
+    barriers: Vec<(bool, Reply)>,
+    rolls: Vec<Reply>,
+    close: Option<Reply>,
+}
+
+impl Duties {
+    fn wants_sync(&self) -> bool {
+        !self.rolls.is_empty()
+            || self.close.is_some()
+            || self.barriers.iter().any(|(sync, _)| *sync)
+    }
+
+    fn answer(self, result: &Result<()>) {
+        let replies = self.barriers.into_iter().map(|(_, reply)| reply);
+        for reply in replies.chain(self.rolls).chain(self.close) {
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(result.clone());
+        }
+    }
+}
+
+impl Committer {
+    /// A committer that takes messages from `receiver` and hands ended segments to `rolled`.
+    pub(crate) fn new(
+        root: StoreRoot,
+        gate: Arc<Gate>,
+        receiver: Receiver<Message>,
+        rolled: Box<dyn Fn(ActiveWriter) + Send>,
+    ) -> Self {
+        Self {
+            root,
+            gate,
+            receiver,
+            rolled,
+            actives: BTreeMap::new(),
+            pending: Vec::new(),
+            given_up: Vec::new(),
+            last_sync: Duration::ZERO,
+            last_look: Duration::ZERO,
+            retry_after: RETRY_AFTER.0,
+        }
+    }
+
+    /// Runs until the store closes or every sender is gone.
+    pub(crate) fn run(mut self) {
+        loop {
+            let mut duties = Duties::default();
+            let open = self.gather(&mut duties);
+            let result = self.round(&duties);
+            if duties.close.is_some() || !open {
+                let result = result.and_then(|()| self.end_all());
+                let ended = result.is_ok() || !open;
+                duties.answer(&result);
+                if ended {
+                    self.gate.set_ended();
+                    return;
+                }
+                continue;
+            }
+            let result = match result {
+                Ok(()) if !duties.rolls.is_empty() => self.roll_all(),
+                result => result,
+            };
+            duties.answer(&result);
+            self.idle_work();
+        }
+    }
+
+    /// Takes what waits in the channel and in old slots; false when every sender is gone.
+    fn gather(&mut self, duties: &mut Duties) -> bool {
+        if !self.pending.is_empty() {
+            // The head of the queue comes first: nothing is taken until it is written.
+            self.gate.wait_for_retry(self.retry_after);
+            self.retry_after = (self.retry_after * 2).min(RETRY_AFTER.1);
+            return !self.gate.is_abandoned();
+        }
+        self.retry_after = RETRY_AFTER.0;
+        match self.receiver.recv_timeout(self.patience()) {
+            Ok(message) => self.take(message, duties),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        self.drain(duties);
+        self.collect_old_slots(duties);
+        true
+    }
+
+    fn take(&mut self, message: Message, duties: &mut Duties) {
+        match message {
+            Message::Batch(batch) => self.pending.push(batch),
+            Message::Barrier { sync, reply } => duties.barriers.push((sync, reply)),
+            Message::Roll { reply } => duties.rolls.push(reply),
+            // Whoever asked may have given up waiting, and gone on.
+            Message::Close { reply } if self.gate.is_closed() => duties.close = Some(reply),
+            Message::Close { .. } => {}
+        }
+    }
+
+    fn drain(&mut self, duties: &mut Duties) {
+        let mut bytes: usize = self.pending.iter().map(|batch| batch.bytes).sum();
+        while bytes < ROUND_BYTES && duties.close.is_none() {
+            let Ok(message) = self.receiver.try_recv() else { return };
+            if let Message::Batch(batch) = &message {
+                bytes += batch.bytes;
+            }
+            self.take(message, duties);
+        }
+    }
+
+    /// Takes the rows of slots whose oldest row has waited for the flush interval.
+    fn collect_old_slots(&mut self, duties: &mut Duties) {
+        let now = self.root.options.clock.elapsed();
+        let Some(moment) = now.checked_sub(self.root.options.flush_interval) else { return };
+        for slot in self.gate.slots() {
+            // A slot that is locked belongs to an appender at work: its turn comes.
+            if let Ok(mut slot) = slot.try_lock()
+                && slot.is_older_than(moment)
+            {
+                // What its appender sent before comes first.
+                self.drain(duties);
+                for batch in slot.take() {
+                    self.gate.take_room(batch.bytes);
+                    self.pending.push(batch);
+                }
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let interval = self.root.options.flush_interval;
+        let sync = match self.root.options.durability {
+            Durability::Interval(sync) => sync,
+            _ => interval,
+        };
+        (interval.min(sync) / 4).clamp(Duration::from_millis(2), Duration::from_millis(250))
+    }
+
+    fn round(&mut self, duties: &Duties) -> Result<()> {
+        let committed = self.commit_pending();
+        let now = self.root.options.clock.elapsed();
+        let due = match self.root.options.durability {
+            Durability::Sync => true,
+            Durability::Interval(every) => now.saturating_sub(self.last_sync) >= every,
+            Durability::Os => false,
+        };
+        let synced = if due || duties.wants_sync() {
+            self.last_sync = now;
+            self.sync_all()
+        } else {
+            Ok(())
+        };
+        synced.and(committed)
+    }
+
+    /// Commits what is pending; what cannot be written stays.
+    fn commit_pending(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut groups: BTreeMap<(Table, Partition), Vec<PartitionBatch>> = BTreeMap::new();
+        for batch in self.pending.drain(..) {
+            groups.entry((batch.table, batch.partition)).or_default().push(batch);
+        }
+        let attempt = self.gate.begin_attempt();
+        let mut failed = None;
+        for (key, batches) in groups {
+            match self.commit_group(key, &batches) {
+                Ok(()) => batches.iter().for_each(|batch| self.gate.release(batch.bytes)),
+                Err(error) => {
+                    self.pending.extend(batches);
+                    failed = Some(error);
+                }
+            }
+        }
+        self.gate.end_attempt(attempt, failed.clone());
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn commit_group(&mut self, key: (Table, Partition), batches: &[PartitionBatch]) -> Result<()> {
+        self.open_active(key)?;
+        let now = self.root.options.clock.elapsed();
+        let Some(active) = self.actives.get_mut(&key) else {
+            return Err(Error::new(ErrorKind::Closed, "the active segment is gone"));
+        };
+        let rows: Vec<_> = batches.iter().map(|batch| Arc::clone(&batch.batch)).collect();
+        active.used = now;
+        match active.writer.append(&rows) {
+            Err(error) if error.kind() == ErrorKind::Io => {
+                // A disk that refuses to write may have lost more: give the file up.
+                self.give_up(key)?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                let full = active.writer.rows() >= self.root.options.roll_rows
+                    || active.writer.bytes() >= self.root.options.roll_bytes;
+                // The rows are committed; a roll that fails is tried again later.
+                if full && self.roll(key).is_err() {
+                    self.last_look = Duration::ZERO;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn open_active(&mut self, key: (Table, Partition)) -> Result<()> {
+        if self.actives.contains_key(&key) {
+            return Ok(());
+        }
+        if self.actives.len() >= ACTIVES_OPEN_MAX {
+            let oldest = self.actives.iter().min_by_key(|(_, active)| active.used);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.roll(oldest)?;
+            }
+        }
+        let place = self.root.place(key.0, key.1);
+        let keep_unsynced = self.root.options.durability != Durability::Os;
+        let writer = ActiveWriter::create(
+            &self.root.fs,
+            &place,
+            self.root.writer,
+            self.root.now(),
+            keep_unsynced,
+        )?;
+        generation::bump(self.root.fs.as_ref(), &self.root.dir)?;
+        let used = self.root.options.clock.elapsed();
+        self.actives.insert(key, Active { writer, used });
+        Ok(())
+    }
+
+    fn sync_all(&mut self) -> Result<()> {
+        let dirty: Vec<_> = self
+            .actives
+            .iter()
+            .filter(|(_, active)| active.writer.is_dirty())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in dirty {
+            let synced = self.actives.get_mut(&key).map_or(Ok(()), |active| active.writer.sync());
+            if synced.is_err() {
+                self.give_up(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up an active segment that could not be synced: its committed rows become a
+    /// sealed segment that replaces it. Afterwards they are durable.
+    fn give_up(&mut self, key: (Table, Partition)) -> Result<()> {
+        let Some(active) = self.actives.remove(&key) else { return Ok(()) };
+        let writer = active.writer;
+        let sealed = self.seal_elsewhere(&writer);
+        if sealed.is_err() {
+            let rows = writer.unsynced().iter().map(|batch| PartitionBatch {
+                table: key.0,
+                partition: key.1,
+                bytes: 0,
+                batch: Arc::clone(batch),
+            });
+            let mut rows: Vec<_> = rows.collect();
+            rows.append(&mut self.pending);
+            self.gate.set_poisoned(rows);
+            // The lock stays held while the store is open: nobody else judges the file.
+            self.given_up.push(writer);
+            return Err(crate::ingest::channel::poisoned());
+        }
+        Ok(())
+    }
+
+    fn seal_elsewhere(&self, writer: &ActiveWriter) -> Result<()> {
+        let mut batches;
+        if writer.keeps_unsynced() {
+            batches = writer.read_back(writer.durable_seq())?;
+            batches.extend(writer.unsynced().iter().map(|batch| batch.as_ref().clone()));
+        } else {
+            batches = writer.read_back(Some(u64::MAX))?;
+        }
+        let sealed = writer.seal(&self.root, &batches)?;
+        // Best effort: readers list again within a second whatever it says.
+        let _ = generation::bump(self.root.fs.as_ref(), &self.root.dir);
+        if sealed.is_durable {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, "the directory could not be synced").with_path(writer.path()))
+    }
+
+    /// Ends an active segment and hands it on to be sealed.
+    fn roll(&mut self, key: (Table, Partition)) -> Result<()> {
+        let Some(active) = self.actives.get_mut(&key) else { return Ok(()) };
+        match active.writer.finish() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NoSpace => return Err(error),
+            Err(_) => return self.give_up(key),
+        }
+        if let Some(active) = self.actives.remove(&key) {
+            // Waits when sealing lags behind.
+            (self.rolled)(active.writer);
+        }
+        Ok(())
+    }
+
+    fn roll_all(&mut self) -> Result<()> {
+        let keys: Vec<_> = self.actives.keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.roll(key))
+    }
+
+    /// Ends every active segment; hands on those that are worth sealing at once.
+    fn end_all(&mut self) -> Result<()> {
+        let keys: Vec<_> = self.actives.keys().copied().collect();
+        for key in keys {
+            let Some(active) = self.actives.get_mut(&key) else { continue };
+            if active.writer.rows() >= SEAL_ON_CLOSE_ROWS {
+                self.roll(key)?;
+            } else if active.writer.finish().is_err() {
+                // Everything committed is durable already: only the END mark is missing.
+                self.actives.remove(&key);
+            }
+        }
+        self.actives.clear();
+        Ok(())
+    }
+
+    /// What can wait until nobody does: space ahead, segments whose day is past.
+    fn idle_work(&mut self) {
+        if !self.pending.is_empty() || !self.receiver.is_empty() {
+            return;
+        }
+        let keys: Vec<_> = self.actives.keys().copied().collect();
+        for key in &keys {
+            let filled = self.actives.get_mut(key).map_or(Ok(()), |a| a.writer.fill_ahead());
+            if filled.is_err() && self.give_up(*key).is_err() {
+                return;
+            }
+        }
+        let elapsed = self.root.options.clock.elapsed();
+        let delay = self.root.options.roll_delay;
+        if elapsed.saturating_sub(self.last_look) < delay.min(Duration::from_secs(10)) {
+            return;
+        }
+        self.last_look = elapsed;
+        let delay_micros = i64::try_from(delay.as_micros()).unwrap_or(i64::MAX);
+        let now = self.root.now();
+        for key in keys {
+            let past = now >= key.1.range().end.saturating_add(delay_micros.max(MICROS_PER_SECOND));
+            let active = self.actives.get(&key);
+            let idle = active.is_some_and(|a| elapsed.saturating_sub(a.used) >= delay);
+            let full = active.is_some_and(|a| a.writer.rows() >= self.root.options.roll_rows);
+            if full || (past && idle) {
+                // Tried again at the next look.
+                let _ = self.roll(key);
+            }
+        }
+    }
+}

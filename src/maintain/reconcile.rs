@@ -1,0 +1,188 @@
+//! Reconciling: the catalog follows the files, and remembers what was deleted and why.
+//!
+//! Owns `Books`: the catalog in the hands of the holder of the maintenance lock. Nothing
+//! that a reader needs lives only there.
+
+use std::time::Duration;
+
+use crate::catalog::{self, Catalog, CatalogState, Intent, MissingSegment, Outcome, SegmentFacts};
+use crate::error::Result;
+use crate::report::CatalogReport;
+use crate::segment::Segment;
+use crate::segment::files::{FileName, StoreRoot};
+use crate::snapshot::lister::{Content, FileFacts, Lister};
+use crate::store_files::maintenance::MaintenanceLock;
+use crate::store_files::retention::{self, RetentionRules, RulesSource};
+use crate::time::Timestamp;
+
+/// The catalog, open for writing.
+#[derive(Debug)]
+pub(crate) struct Books {
+    catalog: Box<dyn Catalog>,
+    /// Whether it was made anew.
+    pub(crate) rebuilt: bool,
+    /// One line per thing that a person should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Books {
+    /// Opens the catalog; one that is not whole is set aside and made anew.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`, `Locked`: maintenance can go on later.
+    pub(crate) fn open(root: &StoreRoot, _lock: &MaintenanceLock) -> Result<Self> {
+        let (catalog, state) = catalog::open_writer(root.fs.as_ref(), &root.dir, &root.id)?;
+        let mut books = Self { catalog, rebuilt: false, notes: Vec::new() };
+        if let CatalogState::Rebuilt { reason, set_aside } = state {
+            books.rebuilt = true;
+            let kept = set_aside
+                .map_or(String::new(), |path| format!(", the old one is {}", path.display()));
+            books
+                .notes
+                .push(format!("catalog.sqlite: {reason:?}: built anew from the files{kept}"));
+        }
+        Ok(books)
+    }
+
+    /// Logs that files are to be deleted, deletes them, and logs what came of it.
+    ///
+    /// # Errors
+    ///
+    /// As `delete`, and those of the catalog.
+    pub(crate) fn delete(
+        &mut self,
+        root: &StoreRoot,
+        reason: &str,
+        files: &[&FileFacts],
+        delete: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let rows = files.iter().filter_map(|facts| facts.segment()).map(Segment::rows).sum();
+        let bytes = files.iter().filter_map(|facts| facts.segment()).map(Segment::bytes).sum();
+        let job = self.catalog.log_intent(&Intent {
+            kind: "delete",
+            started: root.now(),
+            what: reason.to_owned(),
+            rows,
+            bytes,
+            deletes: files.iter().map(|facts| facts.name.uuid).collect(),
+        })?;
+        let result = delete();
+        self.catalog.log_done(
+            job,
+            &Outcome {
+                finished: root.now(),
+                outcome: result.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned()),
+                rows,
+                bytes,
+            },
+        )?;
+        result
+    }
+
+    /// Makes the catalog say what the directories say, and reports files that are gone
+    /// without a reason.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`, `Locked`, `Corrupt`: it is made right next time.
+    pub(crate) fn reconcile(&mut self, root: &StoreRoot, lister: &Lister) -> Result<Counted> {
+        let rules = self.rules(root)?;
+        let files: Vec<SegmentFacts> = lister.files()?.iter().filter_map(facts_of).collect();
+        let found = self.catalog.reconcile(&files, &rules)?;
+        for missing in &found.missing {
+            self.notes.push(missing_note(missing));
+        }
+        Ok(Counted { segments: files.len() as u64, rows: files.iter().map(|file| file.rows).sum() })
+    }
+
+    /// The rules in force. Where the mirror and the catalog differ, the longer of each tier
+    /// holds and is written to both.
+    fn rules(&mut self, root: &StoreRoot) -> Result<RetentionRules> {
+        let fs = root.fs.as_ref();
+        let read = retention::read_retention(fs, &root.dir);
+        let file = read.as_ref().ok().cloned();
+        let cataloged = self.catalog.retention()?;
+        let effective = retention::effective_rules(read, cataloged.as_ref())?;
+        // A file that has grown longer than the catalog's copy is just newer.
+        let newer = file.is_some_and(|file| file.same_rules(&effective.rules));
+        if matches!(effective.source, RulesSource::Merged) && !newer {
+            self.notes.push(
+                "retention.json and the catalog differ: the longer of each tier holds".to_owned(),
+            );
+            retention::write_retention(fs, &root.dir, &effective.rules)?;
+        }
+        Ok(effective.rules)
+    }
+}
+
+/// What is in the catalog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Segments.
+    pub(crate) segments: u64,
+    /// Rows in them, those of replaced files included.
+    pub(crate) rows: u64,
+}
+
+fn missing_note(missing: &MissingSegment) -> String {
+    format!(
+        "segment {} of {} {} is gone: {} rows from {} to {}",
+        missing.uuid,
+        missing.table,
+        missing.partition,
+        missing.rows,
+        Timestamp::clamped(missing.min_ts),
+        Timestamp::clamped(missing.max_ts)
+    )
+}
+
+/// What the catalog keeps of a file; nothing of one that is unreadable, empty, or of an
+/// import that has not been committed.
+fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
+    let segment = facts.segment().filter(|segment| segment.rows() > 0 && facts.is_committed)?;
+    let header = facts.header.as_ref()?;
+    let (min_ts, max_ts) = segment.stamps()?;
+    let FileName { uuid, kind } = facts.name;
+    Some(SegmentFacts {
+        uuid,
+        table: facts.table,
+        partition: facts.partition,
+        kind: kind.tag(),
+        rows: segment.rows(),
+        bytes: segment.bytes(),
+        min_ts,
+        max_ts,
+        created: header.created,
+        txn: header.txn,
+        replaces: header.replaces.clone(),
+        summary: match &facts.content {
+            Content::Sealed(segment) => segment.summary_bytes().unwrap_or_default(),
+            Content::Active(..) | Content::Bad(_) => Vec::new(),
+        },
+    })
+}
+
+/// Builds the catalog anew from the files, whatever its state.
+///
+/// # Errors
+///
+/// `Locked` when the maintenance lock is not to be had in `patience`; `Io`, `NoSpace`.
+pub(crate) fn rebuild(
+    root: &StoreRoot,
+    lister: &Lister,
+    patience: Duration,
+) -> Result<CatalogReport> {
+    let _lock = super::wait_for_lock(root, patience)?;
+    let (catalog, state) = catalog::rebuild(root.fs.as_ref(), &root.dir, &root.id)?;
+    let set_aside = match state {
+        CatalogState::Rebuilt { set_aside, .. } => set_aside,
+        CatalogState::Fresh | CatalogState::Good => None,
+    };
+    let mut books = Books { catalog, rebuilt: true, notes: Vec::new() };
+    let counted = books.reconcile(root, lister)?;
+    Ok(CatalogReport { segments: counted.segments, rows: counted.rows, set_aside })
+}

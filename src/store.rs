@@ -1,0 +1,535 @@
+//! `Store`: open, wire the parts together, close.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::column::Batch;
+use crate::config::Options;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::id::Id;
+use crate::fs::{FileSystem, OsFileSystem};
+use crate::ingest::appender::{Appender, Door};
+use crate::ingest::buffer::RowRef;
+use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
+use crate::ingest::committer::Committer;
+use crate::ingest::transaction::{Import, ImportSource};
+use crate::maintain::{self, merge::Reach, sealer};
+use crate::report::{CatalogReport, ImportReport, RecoveryReport, StoreStats, VerifyReport};
+use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
+use crate::schema::Table;
+use crate::segment::files::StoreRoot;
+use crate::snapshot::Snapshot;
+use crate::snapshot::lister::Lister;
+use crate::store_files::retention::RetentionRules;
+use crate::store_files::txn::TxnRecord;
+use crate::store_files::{identity, txn};
+
+/// Buffers behind `Store::record_*`: threads spread over them.
+const RECORD_SLOTS: usize = 8;
+/// Ended active segments that may wait for the sealing thread before commits do.
+const SEALS_WAITING: usize = 4;
+/// How long a call that needs the maintenance lock waits for it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A store, open for reading, or for reading and writing. Cheap to clone and to share
+/// between threads; the last clone closes it.
+///
+/// Any number of processes may have the same store open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: StoreRoot,
+    lister: Arc<Lister>,
+    door: Arc<Door>,
+    writing: Option<Writing>,
+    recovery: RecoveryReport,
+}
+
+#[derive(Debug)]
+struct Writing {
+    gate: Arc<Gate>,
+    slots: Vec<SharedSlot>,
+    jobs: Mutex<Option<Sender<sealer::Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens a store for reading and writing, creating it in an absent or empty directory.
+    ///
+    /// # Errors
+    ///
+    /// `NotOurFile` for a directory that holds something else, `UnsupportedVersion` for a
+    /// store of a newer format, `Io`, `NoSpace`.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(dir, Options::default())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and `InvalidArgument` for an option out of its range.
+    pub fn open_with(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_on(Arc::new(OsFileSystem), dir.as_ref(), options)
+    }
+
+    /// Opens an existing store for reading only. Writes nothing and takes no lock, so it
+    /// works on a read-only mount.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); nothing is created.
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_read_only_on(Arc::new(OsFileSystem), dir.as_ref(), Options::default())
+    }
+
+    /// As [`open_read_only`](Self::open_read_only), with options, on any file system.
+    pub(crate) fn open_read_only_on(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Self> {
+        options.validate()?;
+        let mut recovery = RecoveryReport::default();
+        let id = existing_id(fs.as_ref(), dir, &mut recovery)?;
+        let root = root_of(fs, dir, id, options);
+        let lister = Arc::new(Lister::new(root.clone()));
+        let door = Arc::new(Door::new());
+        Ok(Self { inner: Arc::new(Inner { root, lister, door, writing: None, recovery }) })
+    }
+
+    /// As [`open_with`](Self::open_with), on any file system.
+    pub(crate) fn open_on(fs: Arc<dyn FileSystem>, dir: &Path, options: Options) -> Result<Self> {
+        options.validate()?;
+        let mut recovery = RecoveryReport::default();
+        let id = match existing_id(fs.as_ref(), dir, &mut recovery) {
+            Ok(id) => id,
+            Err(error) if error.is_not_found() || error.kind() == ErrorKind::NotOurFile => {
+                let now = options.clock.now().as_micros();
+                let rules = RetentionRules::default();
+                identity::create_store(fs.as_ref(), dir, now, &rules)?.store().store_id
+            }
+            Err(error) => return Err(error),
+        };
+        if !options.network_file_system && !fs.is_local(dir)? {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the directory is on a network or unknown file system, where locks and syncs may not hold",
+            )
+            .with_path(dir)
+            .with_remedy("use a local one, or set Options::network_file_system"));
+        }
+        let root = root_of(fs, dir, id, options);
+        let lister = Arc::new(Lister::new(root.clone()));
+        let door = Arc::new(Door::new());
+        maintain::apply_retention(&root, &door_cutoffs(&door), &mut recovery.notes)?;
+        recover(&root, &lister, &mut recovery)?;
+        let writing = Writing::start(&root, &lister, &door)?;
+        let inner = Inner { root, lister, door, writing: Some(writing), recovery };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn writing(&self) -> Result<&Writing> {
+        self.inner.door.check_process()?;
+        self.inner.writing.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "the store was opened for reading only")
+        })
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.inner.root.dir
+    }
+
+    /// The store's id.
+    pub fn id(&self) -> String {
+        self.inner.root.id.to_string()
+    }
+
+    /// What opening found.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.recovery
+    }
+
+    fn record(&self, row: RowRef<'_>) -> Result<()> {
+        let writing = self.writing()?;
+        self.inner.door.check_row(&row)?;
+        let now = self.inner.root.options.clock.elapsed();
+        writing.gate.accept(writing.slot(), row, now)
+    }
+
+    fn try_record(&self, row: RowRef<'_>) -> Result<()> {
+        let writing = self.writing()?;
+        self.inner.door.check_row(&row)?;
+        let now = self.inner.root.options.clock.elapsed();
+        writing.gate.try_accept(writing.slot(), row, now)
+    }
+
+    /// Accepts a task. It is committed with the buffer it joins, at the latest after the
+    /// flush interval. Waits only while the channel to the committer is full.
+    ///
+    /// # Errors
+    ///
+    /// `BadInput` or `PastRetention` for the row; `NoSpace`, `Io` while the disk refuses and
+    /// everything before it is full; `Poisoned`, `Closed`, `Forked`. The row is not
+    /// accepted then.
+    pub fn record_task(&self, row: &TaskMetric<'_>) -> Result<()> {
+        self.record(RowRef::Task(row))
+    }
+
+    /// Accepts a gauge of an agent.
+    ///
+    /// # Errors
+    ///
+    /// As [`record_task`](Self::record_task).
+    pub fn record_agent(&self, row: &AgentMetric<'_>) -> Result<()> {
+        self.record(RowRef::Agent(row))
+    }
+
+    /// Accepts a gauge of a swarm.
+    ///
+    /// # Errors
+    ///
+    /// As [`record_task`](Self::record_task).
+    pub fn record_swarm(&self, row: &SwarmMetric<'_>) -> Result<()> {
+        self.record(RowRef::Swarm(row))
+    }
+
+    /// As [`record_task`](Self::record_task), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// `Full` when it would have to; the row is not accepted.
+    pub fn try_record_task(&self, row: &TaskMetric<'_>) -> Result<()> {
+        self.try_record(RowRef::Task(row))
+    }
+
+    /// As [`record_agent`](Self::record_agent), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// `Full` when it would have to; the row is not accepted.
+    pub fn try_record_agent(&self, row: &AgentMetric<'_>) -> Result<()> {
+        self.try_record(RowRef::Agent(row))
+    }
+
+    /// As [`record_swarm`](Self::record_swarm), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// `Full` when it would have to; the row is not accepted.
+    pub fn try_record_swarm(&self, row: &SwarmMetric<'_>) -> Result<()> {
+        self.try_record(RowRef::Swarm(row))
+    }
+
+    /// A fast path of its own for one thread.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `Poisoned`, `Forked`; `InvalidArgument` for a store opened for reading.
+    pub fn appender(&self) -> Result<Appender> {
+        let writing = self.writing()?;
+        writing.gate.check()?;
+        Ok(Appender {
+            gate: Arc::clone(&writing.gate),
+            door: Arc::clone(&self.inner.door),
+            options: Arc::clone(&self.inner.root.options),
+            slot: writing.gate.slot(),
+        })
+    }
+
+    /// Commits every row accepted before, by any appender of this store: visible to every
+    /// process when it returns.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be written; the rows are kept and tried again.
+    pub fn commit(&self) -> Result<()> {
+        self.writing()?.gate.ask(|reply| Message::Barrier { sync: false, reply })
+    }
+
+    /// Commits every row accepted before, by any appender of this store, and makes it
+    /// durable: when it returns, the rows survive a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be written; the rows are kept and tried again. `Poisoned` when
+    /// they can never be.
+    pub fn flush(&self) -> Result<()> {
+        self.writing()?.gate.ask(|reply| Message::Barrier { sync: true, reply })
+    }
+
+    /// Flushes, then seals this process's active segments and those that dead processes
+    /// left, and merges small segments where there are many.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush). What could not be sealed stays readable and is tried again.
+    pub fn seal(&self) -> Result<()> {
+        let writing = self.writing()?;
+        writing.gate.ask(|reply| Message::Roll { reply })?;
+        if let Some(jobs) = locked(&writing.jobs).clone() {
+            sealer::drain(&jobs)?;
+        }
+        maintain::merge_and_sweep(&self.inner.root, &self.inner.lister, Reach::All).map(|_| ())
+    }
+
+    /// A fixed view: every row that any process committed before.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when a directory cannot be read; `Forked`.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.inner.door.check_process()?;
+        self.inner.lister.snapshot()
+    }
+
+    /// Flushes and ends the background threads. A second call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush); the store stays open then.
+    pub fn close(&self) -> Result<()> {
+        self.writing()?.close()
+    }
+
+    /// After `Poisoned`: the rows accepted after the last durable commit. They may be on
+    /// disk too.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for a store opened for reading; `Forked`.
+    pub fn take_unacknowledged(&self) -> Result<impl Iterator<Item = Arc<Batch>> + use<>> {
+        Ok(self.writing()?.gate.take_unacknowledged().into_iter())
+    }
+
+    /// Keeps every row of every table from now on: no age is refused, nothing expires.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`.
+    pub fn keep_everything(&self) -> Result<()> {
+        self.writing()?;
+        let mut notes = Vec::new();
+        maintain::keep_everything(&self.inner.root)?;
+        maintain::apply_retention(&self.inner.root, &door_cutoffs(&self.inner.door), &mut notes)
+    }
+
+    /// Begins an import: one transaction, of which nothing counts before its commit.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyImported` for a source that was imported before, unless `again` is set.
+    pub fn begin_import(&self, source: ImportSource) -> Result<Import> {
+        self.writing()?;
+        Import::begin(&self.inner.root, &self.inner.door, source)
+    }
+
+    /// Takes a committed import back.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for an id that was not imported, or whose rows have been merged
+    /// with others since; `Locked` while another process does maintenance.
+    pub fn undo_import(&self, id: &str) -> Result<ImportReport> {
+        self.writing()?;
+        maintain::undo_import(&self.inner.root, &self.inner.lister, id, LOCK_PATIENCE)
+    }
+
+    /// The committed imports, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn imports(&self) -> Result<Vec<ImportReport>> {
+        let root = &self.inner.root;
+        let listing = txn::list_committed(root.fs.as_ref(), &root.dir)?;
+        Ok(listing.records.iter().map(TxnRecord::report).collect())
+    }
+
+    /// Rows, bytes and ranges by table and kind of file.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn stats(&self) -> Result<StoreStats> {
+        maintain::stats(&self.inner.lister)
+    }
+
+    /// Checks every checksum of every file. `deep` also computes every summary again.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when a directory cannot be read; damage is in the report.
+    pub fn verify(&self, deep: bool) -> Result<VerifyReport> {
+        maintain::verify::verify(&self.inner.root, &self.inner.lister, deep)
+    }
+
+    /// Builds the catalog anew from the files; the old one is set aside.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` while another process does maintenance; `Io`.
+    pub fn rebuild_catalog(&self) -> Result<CatalogReport> {
+        self.writing()?;
+        maintain::reconcile::rebuild(&self.inner.root, &self.inner.lister, LOCK_PATIENCE)
+    }
+}
+
+fn door_cutoffs(door: &Arc<Door>) -> impl Fn(Table, i64) + use<> {
+    let door = Arc::clone(door);
+    move |table, micros| door.set_cutoff(table, micros)
+}
+
+fn root_of(fs: Arc<dyn FileSystem>, dir: &Path, id: Id, options: Options) -> StoreRoot {
+    let writer = Id::from_bytes(fs.unique_id());
+    StoreRoot { fs, dir: dir.to_path_buf(), id, writer, options: Arc::new(options) }
+}
+
+/// The id in `store.json`, or else the one that all headers agree on.
+fn existing_id(fs: &dyn FileSystem, dir: &Path, recovery: &mut RecoveryReport) -> Result<Id> {
+    match identity::read_store_file(fs, dir) {
+        Ok(store) => Ok(store.store_id),
+        Err(error) if matches!(error.kind(), ErrorKind::UnsupportedVersion) => Err(error),
+        Err(error) => match maintain::id_of_headers(fs, dir)? {
+            Some(id) => {
+                recovery
+                    .notes
+                    .push(format!("{error}; the id that every segment names is used: {id}"));
+                Ok(id)
+            }
+            None => Err(error),
+        },
+    }
+}
+
+/// What a writer does about the past when it opens: dead processes' segments where there
+/// are many, torn tails, replaced files, the catalog.
+fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport) -> Result<()> {
+    lister.snapshot()?;
+    for (file, bytes, frames) in lister.torn_tails() {
+        recovery.torn_tail_bytes += bytes;
+        recovery.frames_dropped += frames;
+        recovery
+            .notes
+            .push(format!("{file}: {bytes} bytes after the last commit belong to no whole commit"));
+    }
+    match maintain::merge_and_sweep(root, lister, Reach::Crowded) {
+        Ok(Some(done)) => {
+            recovery.rows_recovered += done.rows_recovered;
+            recovery.catalog_rebuilt |= done.catalog_rebuilt;
+            recovery.notes.extend(done.notes);
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        // Neither a full disk nor a bad file is a reason not to open: what is there can be
+        // read, and what was not done is done next time. A newer store is.
+        Err(error) if error.kind() != ErrorKind::UnsupportedVersion => {
+            recovery.notes.push(format!("maintenance: {error}"));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Writing {
+    fn start(root: &StoreRoot, lister: &Arc<Lister>, door: &Arc<Door>) -> Result<Self> {
+        let options = &root.options;
+        let (gate, receiver) =
+            Gate::new(options.channel_batches, options.channel_bytes, options.buffer_rows);
+        let (jobs, waiting) = crossbeam_channel::bounded(SEALS_WAITING);
+        let rolled = {
+            let jobs = jobs.clone();
+            move |writer| {
+                // Without a sealing thread the segment stays as it is; a later open seals it.
+                let _ = jobs.send(sealer::Job::Seal(Box::new(writer)));
+            }
+        };
+        let committer = Committer::new(root.clone(), Arc::clone(&gate), receiver, Box::new(rolled));
+        let after = {
+            let (root, lister, door) = (root.clone(), Arc::clone(lister), Arc::clone(door));
+            move || {
+                // Best effort: the next seal, open or command does it again.
+                let _ = maintain::merge_and_sweep(&root, &lister, Reach::Crowded);
+                let _ = maintain::apply_retention(&root, &door_cutoffs(&door), &mut Vec::new());
+            }
+        };
+        let sealing = {
+            let root = root.clone();
+            spawn("tallystone-seal", move || sealer::run(&root, &waiting, &after))?
+        };
+        let committing = spawn("tallystone-commit", move || committer.run())?;
+        let slots = (0..RECORD_SLOTS).map(|_| gate.slot()).collect();
+        Ok(Self {
+            gate,
+            slots,
+            jobs: Mutex::new(Some(jobs)),
+            threads: Mutex::new(vec![committing, sealing]),
+        })
+    }
+
+    /// The buffer that this thread's records go to.
+    fn slot(&self) -> &SharedSlot {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+        &self.slots[MINE.with(|mine| *mine) % self.slots.len()]
+    }
+
+    fn close(&self) -> Result<()> {
+        if !self.gate.close() {
+            return Ok(());
+        }
+        let ended = self
+            .gate
+            .hand_over_all()
+            .and_then(|()| self.gate.ask_only(|reply| Message::Close { reply }));
+        match ended {
+            // An earlier try was given up, and came through all the same.
+            Err(error) if error.kind() == ErrorKind::Closed => {}
+            Err(error) => {
+                self.gate.reopen();
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+        self.join();
+        Ok(())
+    }
+
+    fn join(&self) {
+        drop(locked(&self.jobs).take());
+        for thread in locked(&self.threads).drain(..) {
+            // A panic of the thread has been printed; the rows it had are in the files.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| Error::io("start a thread", &PathBuf::from(name), error))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // In the child of a fork the threads are not there: nothing is ours to end.
+        if let (Some(writing), Ok(())) = (&self.writing, self.door.check_process()) {
+            // Nobody is left to be told; what was flushed is safe.
+            if writing.close().is_err() {
+                writing.gate.abandon();
+                writing.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! What fuzz targets call: the readers, run on any bytes.
+//!
+//! Each function takes the bytes of one input, feeds them to a reader through the
+//! simulated file system, and throws the answer away; what may not happen is a panic, an
+//! endless loop, memory without bound, or a store that does not open. Checksums keep random
+//! bytes out, so half of the inputs have theirs repaired first.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::column::{Column, Strings};
+use crate::config::{Options, ReadMode};
+use crate::encoding::{self, Chunk, Effort, TextScope};
+use crate::format::checksum::{self, Seed};
+use crate::format::id::Id;
+use crate::format::layout::{
+    ALIGNMENT, CHUNK_ENTRY_BYTES, COLUMNS_MAX, DIRECTORY_FIXED_BYTES, FRAME_HEADER_BYTES,
+    FRAME_MAGIC, FRAMES_OFFSET, Field, HEADER_CHECKSUM_OFFSET, HEADER_COPIES, HEADER_COPY_BYTES,
+    HEADER_MAGIC, TRAILER_BYTES, TRAILER_MAGIC, chunk_entry, directory, frame_header, trailer,
+};
+use crate::fs::sim::SimFileSystem;
+use crate::query::filter::{Aggregation, Filter, Order, Percentile, TopBy};
+use crate::row::{AgentMetric, TaskMetric};
+use crate::schema::{ColumnType, Table};
+use crate::store::Store;
+use crate::store_files::identity::StoreFile;
+use crate::store_files::retention::RetentionRules;
+use crate::store_files::txn::TxnRecord;
+use crate::testing::{open_store, open_store_read_only};
+use crate::time::{Clock, Interval, SystemClock, Timestamp};
+
+const DIR: &str = "/store";
+const START: i64 = 1_794_787_200_000_000;
+/// Bytes of an input that are one file at most.
+const FILE_BYTES_MAX: usize = 1 << 18;
+
+/// Repair the checksums.
+const MODE_FIX: u8 = 1;
+/// The input is what lies after a good header; else it is changes to a good file.
+const MODE_FRAMES: u8 = 2;
+/// The input is the whole file.
+const MODE_WHOLE: u8 = 4;
+/// Open for writing and seal, too.
+const MODE_WRITE: u8 = 8;
+
+/// Reads an active segment made of the input.
+///
+/// # Panics
+///
+/// When the store does not open or cannot be listed, which is what is looked for.
+pub fn active(input: &[u8]) {
+    segment(input, "active");
+}
+
+/// Reads a sealed segment made of the input.
+///
+/// # Panics
+///
+/// As [`active`].
+pub fn sealed(input: &[u8]) {
+    segment(input, "segment");
+}
+
+/// Decodes a column chunk; what can be decoded must come through another encoding.
+///
+/// # Panics
+///
+/// When it does not.
+pub fn chunk(input: &[u8]) {
+    const KINDS: [ColumnType; 7] = [
+        ColumnType::Timestamp,
+        ColumnType::Int,
+        ColumnType::Float,
+        ColumnType::Bool,
+        ColumnType::Dimension,
+        ColumnType::Text,
+        ColumnType::Json,
+    ];
+    let Some((kind, bytes)) = input.split_first() else { return };
+    let kind = KINDS[usize::from(*kind) % KINDS.len()];
+    let Ok(parsed) = Chunk::parse(bytes, kind) else { return };
+    let _ = parsed.might_contain("agent");
+    let dictionary: Arc<Strings> = Arc::new(["", "a", "agent", "b", "c"].into_iter().collect());
+    let _ = parsed.decode(Some(&dictionary));
+    let Ok(column) = parsed.decode(None) else { return };
+    for effort in [Effort::Append, Effort::Seal] {
+        let mut out = Vec::new();
+        if encoding::encode(&column, TextScope::Local, effort, &mut out).is_ok() {
+            let again = Chunk::parse(&out, kind).and_then(|chunk| chunk.decode(None));
+            assert_same(&column, &again.expect("what was encoded can be decoded"));
+        }
+    }
+}
+
+fn assert_same(a: &Column, b: &Column) {
+    assert_eq!((a.len(), a.null_count()), (b.len(), b.null_count()));
+    // A column of many rows takes few bytes when all are alike: some rows are enough.
+    for row in (0..a.len()).step_by(a.len() / 1_000 + 1) {
+        assert_eq!((a.int(row), a.bool(row), a.text(row)), (b.int(row), b.bool(row), b.text(row)));
+        assert_eq!(a.float(row).map(f64::to_bits), b.float(row).map(f64::to_bits));
+    }
+}
+
+/// Reads a document of the store; what can be read must come through writing.
+///
+/// # Panics
+///
+/// When it does not.
+pub fn documents(input: &[u8]) {
+    if let Ok(store) = StoreFile::decode(input) {
+        assert_eq!(StoreFile::decode(&store.encode().expect("encode")).expect("decode"), store);
+    }
+    if let Ok(rules) = RetentionRules::decode(input) {
+        let again = RetentionRules::decode(&rules.encode().expect("encode"));
+        assert_eq!(again.expect("decode"), rules);
+    }
+    if let Ok(record) = TxnRecord::decode(input) {
+        assert_eq!(TxnRecord::decode(&record.encode().expect("encode")).expect("decode"), record);
+    }
+    let sample = sample();
+    let image = sample.fs.kill_image();
+    for name in ["retention.json", "generation", "maintenance.lock"] {
+        image.write_file(&Path::new(DIR).join(name), input).expect("write");
+    }
+    image.write_file(&sample.import, input).expect("write");
+    let store = read(&image, ReadMode::Mapped);
+    assert!(store.snapshot().expect("snapshot").rows(Table::Task) > 0);
+    let _ = (store.imports(), store.verify(false));
+}
+
+/// A store with one segment of each kind, and what is damaged in it.
+struct Sample {
+    fs: SimFileSystem,
+    active: (PathBuf, Vec<u8>),
+    sealed: (PathBuf, Vec<u8>),
+    import: PathBuf,
+}
+
+fn sample() -> &'static Sample {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let fs = SimFileSystem::with_seed(1);
+        let store = open_store(&fs, Path::new(DIR), options(ReadMode::Mapped)).expect("open");
+        record(&store, 0);
+        store.seal().expect("seal");
+        for round in 1..4 {
+            record(&store, round);
+            store.flush().expect("flush");
+        }
+        store.close().expect("close");
+        let find = |part: &str| {
+            let paths = fs.dump().into_iter().map(|(path, _)| path);
+            let is_it = |path: &PathBuf| {
+                let text = path.to_string_lossy();
+                text.contains("task_metrics") && text.ends_with(part)
+            };
+            let path = paths.into_iter().find(is_it).expect("a segment");
+            let bytes = fs.read_file(&path).expect("read");
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (path, bytes[..used.next_multiple_of(ALIGNMENT)].to_vec())
+        };
+        let import = Path::new(DIR).join("txn").join(Id::from_bytes([7; 16]).to_string());
+        let sample = Sample { active: find("active"), sealed: find("segment"), import, fs };
+        // The directory of imports is there as soon as one was begun.
+        let source = crate::ingest::transaction::ImportSource {
+            name: String::new(),
+            hash: 0,
+            crc32: 0,
+            bytes: 0,
+            again: false,
+        };
+        let store = open_store(&sample.fs, Path::new(DIR), options(ReadMode::Mapped));
+        drop(store.and_then(|store| store.begin_import(source)));
+        sample
+    })
+}
+
+fn record(store: &Store, round: i64) {
+    for number in round * 30..round * 30 + 30 {
+        let timestamp = Timestamp::clamped(START + number * 1_000_000_007 % 86_400_000_000);
+        let task = TaskMetric {
+            timestamp,
+            task_id: &format!("task-{number}"),
+            agent_id: &format!("agent-{}", number % 4),
+            duration_ms: (number % 5 != 0).then_some(number * 13),
+            tokens_used: Some(number * number),
+            success: number % 7 != 0,
+            metadata: (number % 3 == 0).then_some("{\"a\":[1,2]}"),
+        };
+        store.record_task(&task).expect("record");
+        let agent = AgentMetric {
+            timestamp,
+            agent_id: "agent",
+            metric_type: "load",
+            value: number as f64 / 8.0,
+            metadata: None,
+        };
+        store.record_agent(&agent).expect("record");
+    }
+}
+
+fn options(read_mode: ReadMode) -> Options {
+    Options {
+        buffer_rows: 1_000,
+        flush_interval: Duration::from_secs(3_600),
+        block_rows: 16,
+        small_hour_rows: 4,
+        unlink_grace: Duration::ZERO,
+        result_cache: 0,
+        read_mode,
+        clock: Arc::new(Fixed),
+        ..Options::default()
+    }
+}
+
+/// The day after the rows: what an input does must not depend on when it runs.
+#[derive(Debug)]
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::clamped(START + 2 * 86_400_000_000)
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+}
+
+fn segment(input: &[u8], kind: &str) {
+    let Some((mode, input)) = input.split_first() else { return };
+    let sample = sample();
+    let (path, good) = if kind == "active" { &sample.active } else { &sample.sealed };
+    let mut bytes = if mode & MODE_WHOLE != 0 {
+        input.to_vec()
+    } else if mode & MODE_FRAMES != 0 {
+        [&good[..FRAMES_OFFSET], input].concat()
+    } else {
+        changed(good, input)
+    };
+    if mode & MODE_FIX != 0 {
+        fix_checksums(&mut bytes);
+    }
+    let image = sample.fs.kill_image();
+    image.write_file(path, &bytes).expect("write");
+    for read_mode in [ReadMode::Mapped, ReadMode::Copied] {
+        ask(&read(&image, read_mode));
+    }
+    if mode & MODE_WRITE != 0 {
+        let store = open_store(&image, Path::new(DIR), options(ReadMode::Mapped));
+        let store = store.expect("a store opens for writing, whatever is in its segments");
+        let _ = store.seal();
+        ask(&store);
+    }
+}
+
+fn read(fs: &SimFileSystem, mode: ReadMode) -> Store {
+    let store = open_store_read_only(fs, Path::new(DIR), options(mode));
+    store.expect("a store opens for reading, whatever is in its segments")
+}
+
+/// Asks everything once.
+fn ask(store: &Store) {
+    let snapshot = store.snapshot().expect("a snapshot can be taken");
+    let partial = Filter { allow_partial: true, ..Filter::new() };
+    let _ = snapshot.metrics(Table::Task, &Filter::new().all());
+    let _ = snapshot.task_metrics(&Filter::new().agent("agent-1").success(true));
+    let _ = snapshot.task_metrics(&Filter::new().task("task-17"));
+    let _ = snapshot.summary_stats(Percentile::Estimate, &partial);
+    let _ = snapshot.summary_stats(Percentile::Exact, &partial);
+    let _ = snapshot.slowest_tasks(&partial);
+    let _ = snapshot.top_agents(TopBy::AvgDurationMs, Order::Descending, &partial);
+    let (hour, field) = (Interval::Hour, "duration_ms");
+    let _ = snapshot.aggregate_by_time(Table::Task, field, hour, Aggregation::Sum, &partial);
+    let _ = snapshot.aggregate(Table::Task, field, &partial);
+    let _ = snapshot.aggregate_by_key(Table::Task, field, "agent_id", &partial);
+    let shares = [0.0, 0.5, 1.0];
+    let _ = snapshot.percentiles(Table::Task, field, &shares, Percentile::Estimate, &partial);
+    let _ = (store.verify(true), store.stats());
+}
+
+/// A good file with the changes that the input lists.
+fn changed(good: &[u8], input: &[u8]) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    let mut rest = input.iter().copied();
+    let mut next = || rest.next();
+    while let Some(change) = next() {
+        let (Some(low), Some(high)) = (next(), next()) else { break };
+        let place = usize::from(u16::from_le_bytes([low, high]));
+        // The frames more often than the headers, which are mostly zeros.
+        let start = if change & 0x80 == 0 { FRAMES_OFFSET.min(bytes.len()) } else { 0 };
+        let place = start + place % (bytes.len() - start).max(1);
+        match change % 5 {
+            0 => set(&mut bytes, place, &[next().unwrap_or(0)]),
+            1 => {
+                let count = usize::from(next().unwrap_or(0) % 16);
+                let new: Vec<u8> = (0..count).map_while(|_| next()).collect();
+                set(&mut bytes, place, &new);
+            }
+            2 => {
+                let from = FRAMES_OFFSET + usize::from(next().unwrap_or(0)) * 64;
+                let copy = good.get(from..from + 64).unwrap_or_default().to_vec();
+                set(&mut bytes, place, &copy);
+            }
+            3 => bytes.truncate(place),
+            _ => {
+                let tail = good[FRAMES_OFFSET.min(place)..].to_vec();
+                bytes.extend_from_slice(&tail);
+                bytes.truncate(FILE_BYTES_MAX);
+            }
+        }
+    }
+    bytes
+}
+
+fn set(bytes: &mut [u8], place: usize, new: &[u8]) {
+    bytes.iter_mut().skip(place).zip(new).for_each(|(byte, new)| *byte = *new);
+}
+
+/// Repairs the checksums of headers, frames and trailer, wherever there is something like
+/// one, so that what they hold is read.
+pub fn fix_checksums(bytes: &mut [u8]) {
+    for copy in bytes.chunks_exact_mut(HEADER_COPY_BYTES).take(HEADER_COPIES) {
+        if copy.starts_with(&HEADER_MAGIC) {
+            let crc = checksum::crc32(&copy[..HEADER_CHECKSUM_OFFSET]);
+            set(copy, HEADER_CHECKSUM_OFFSET, &crc.to_le_bytes());
+        }
+    }
+    let mut offset = FRAMES_OFFSET;
+    while let Some(frame) = bytes.get_mut(offset..).filter(|frame| !frame.is_empty()) {
+        offset += match frame.split_at_mut_checked(FRAME_HEADER_BYTES) {
+            Some((header, payload)) if header.starts_with(&FRAME_MAGIC) => {
+                fix_frame(header, payload).max(ALIGNMENT)
+            }
+            _ => ALIGNMENT,
+        };
+    }
+    let end = bytes.len().saturating_sub(TRAILER_BYTES);
+    let last = &mut bytes[end..];
+    if last.starts_with(&TRAILER_MAGIC) && last.len() == TRAILER_BYTES {
+        let crc = checksum::crc32(&last[..trailer::CRC.offset]);
+        set(last, trailer::CRC.offset, &crc.to_le_bytes());
+    }
+}
+
+/// Repairs the checksums of one frame; returns its bytes, as far as they are there.
+fn fix_frame(header: &mut [u8], payload: &mut [u8]) -> usize {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(field(header, frame_header::UUID));
+    let seed = Seed::new(
+        &Id::from_bytes(uuid),
+        number64(header, frame_header::SEQ),
+        number64(header, frame_header::FILE_OFFSET),
+    );
+    let len = number(header, frame_header::PAYLOAD_LEN).min(payload.len());
+    let payload = &mut payload[..len];
+    let directory_len = number(header, frame_header::DIRECTORY_LEN).min(len);
+    let covered = if directory_len > 0 {
+        fix_chunks(&seed, directory_len, payload);
+        directory_len
+    } else {
+        len
+    };
+    let crc = seed.payload(&payload[..covered]);
+    set(header, frame_header::PAYLOAD_CRC.offset, &crc.to_le_bytes());
+    let crc = checksum::crc32(&header[..frame_header::HEADER_CRC.offset]);
+    set(header, frame_header::HEADER_CRC.offset, &crc.to_le_bytes());
+    FRAME_HEADER_BYTES + len.next_multiple_of(ALIGNMENT)
+}
+
+fn fix_chunks(seed: &Seed, directory_len: usize, payload: &mut [u8]) {
+    if directory_len < DIRECTORY_FIXED_BYTES {
+        return;
+    }
+    let columns = number(payload, directory::COLUMN_COUNT).min(COLUMNS_MAX);
+    for column in 0..columns {
+        let start = DIRECTORY_FIXED_BYTES + column * CHUNK_ENTRY_BYTES;
+        let Some(entry) = payload.get(start..start + CHUNK_ENTRY_BYTES) else { return };
+        let offset = number(entry, chunk_entry::OFFSET);
+        let len = number(entry, chunk_entry::LEN);
+        let Some(chunk) = payload.get(offset..offset.saturating_add(len)) else { continue };
+        let crc = seed.chunk(u32::try_from(column).unwrap_or(u32::MAX), chunk);
+        set(payload, start + chunk_entry::CRC.offset, &crc.to_le_bytes());
+    }
+}
+
+fn field(bytes: &[u8], field: Field) -> &[u8] {
+    &bytes[field.offset..field.end()]
+}
+
+fn number(bytes: &[u8], of: Field) -> usize {
+    let mut value = [0; 4];
+    value.copy_from_slice(field(bytes, of));
+    u32::from_le_bytes(value) as usize
+}
+
+fn number64(bytes: &[u8], of: Field) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(field(bytes, of));
+    u64::from_le_bytes(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_files_have_their_checksums() {
+        for (_, good) in [&sample().active, &sample().sealed] {
+            let mut fixed = good.clone();
+            fix_checksums(&mut fixed);
+            assert_eq!(fixed, *good);
+        }
+    }
+
+    #[test]
+    fn repaired_files_are_read_further_than_damaged_ones() {
+        let (path, good) = &sample().sealed;
+        // A byte of the first block's first chunk.
+        let mut bytes = good.clone();
+        let frame = (FRAMES_OFFSET..good.len())
+            .step_by(ALIGNMENT)
+            .find(|at| good[*at..].starts_with(&FRAME_MAGIC) && good[*at + 4] == 5)
+            .unwrap();
+        bytes[frame + FRAME_HEADER_BYTES + DIRECTORY_FIXED_BYTES + 7 * CHUNK_ENTRY_BYTES] ^= 0xFF;
+        let reason = |bytes: &[u8]| {
+            let image = sample().fs.kill_image();
+            image.write_file(path, bytes).unwrap();
+            let snapshot = read(&image, ReadMode::Mapped).snapshot().unwrap();
+            let page = snapshot.metrics(Table::Task, &Filter::new().all()).unwrap();
+            page.coverage.damaged[0].reason.clone()
+        };
+        assert!(reason(&bytes).contains("checksum"), "{}", reason(&bytes));
+        fix_checksums(&mut bytes);
+        assert!(!reason(&bytes).contains("checksum"), "{}", reason(&bytes));
+    }
+
+    #[test]
+    fn some_inputs_pass() {
+        let mut random = crate::testing::workload::Random::new(5);
+        for round in 0..120u8 {
+            let len = usize::try_from(random.below(60)).unwrap();
+            let mut input: Vec<u8> = (0..len).map(|_| random.bits().to_le_bytes()[0]).collect();
+            input.insert(0, round % 16);
+            active(&input);
+            sealed(&input);
+            chunk(&input);
+            documents(&input[1..]);
+        }
+    }
+}
