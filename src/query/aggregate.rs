@@ -1,0 +1,555 @@
+//! What rows add up to: totals, buckets, groups.
+//!
+//! Owns `Tally` and the three walks over the sources of a question. Each takes the
+//! summaries that `plan` offers and scans the rest.
+
+use std::ops::Range;
+use std::slice::from_ref;
+use std::sync::Arc;
+
+use crate::column::{Column, Strings, Values};
+use crate::error::{Error, Result};
+use crate::query::answer::{Aggregate, Bucket, Last, Value};
+use crate::query::filter::Aggregation;
+use crate::query::number::Numeric;
+use crate::query::percentile::{check_share, rank, select_ranks};
+use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
+use crate::query::scan::{
+    Selection, coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block,
+    unexpected,
+};
+use crate::schema::Schema;
+use crate::segment::{Cell, LastValue};
+use crate::sketch::stats::Stats;
+use crate::time::{Interval, MICROS_PER_SECOND, Timestamp};
+
+/// Which figures are wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Positions in the schema's `measures`.
+    pub(crate) measures: Vec<usize>,
+    /// The success column, if successes are counted.
+    pub(crate) success: Option<usize>,
+    /// The columns of all that.
+    columns: Vec<usize>,
+}
+
+impl Wanted {
+    /// One measure, by its column.
+    pub(crate) fn measure(schema: &Schema, column: usize) -> Self {
+        let position = schema.measures.iter().position(|measure| *measure == column);
+        Self { measures: position.into_iter().collect(), success: None, columns: vec![column] }
+    }
+
+    /// All measures and the successes.
+    pub(crate) fn everything(schema: &Schema) -> Self {
+        Self {
+            measures: (0..schema.measures.len()).collect(),
+            success: schema.success,
+            columns: schema.measures.iter().copied().chain(schema.success).collect(),
+        }
+    }
+}
+
+/// The figures of some rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    /// All rows.
+    pub(crate) rows: u64,
+    /// Rows whose success column is true, where wanted.
+    pub(crate) successes: u64,
+    /// One per wanted measure.
+    pub(crate) stats: Vec<Stats>,
+}
+
+impl Tally {
+    /// Of no rows.
+    pub(crate) fn new(schema: &Schema, wanted: &Wanted) -> Self {
+        let of = |measure: &usize| Numeric::of(schema, schema.measures[*measure]).no_rows();
+        Self { rows: 0, successes: 0, stats: wanted.measures.iter().map(of).collect() }
+    }
+
+    fn add_cell(&mut self, wanted: &Wanted, cell: &Cell) {
+        self.rows += cell.rows;
+        self.successes += cell.successes;
+        for (stats, measure) in self.stats.iter_mut().zip(&wanted.measures) {
+            stats.merge(&cell.measures[*measure]);
+        }
+    }
+
+    /// Adds rows of a block whose columns are those of `wanted`, then others.
+    fn add_rows(&mut self, wanted: &Wanted, columns: &[Column], rows: &Selection) -> Result<()> {
+        self.rows += rows.len() as u64;
+        for (stats, column) in self.stats.iter_mut().zip(columns) {
+            add_values(stats, column, rows)?;
+        }
+        if wanted.success.is_some() {
+            let Values::Bool(bits) = &columns[self.stats.len()].values else {
+                return Err(unexpected("success"));
+            };
+            self.successes += if *rows == Selection::Range(0..bits.len()) {
+                bits.count_ones() as u64
+            } else {
+                let mut count = 0;
+                rows.for_each(|row| count += u64::from(bits.get(row)));
+                count
+            };
+        }
+        Ok(())
+    }
+}
+
+fn add_values(stats: &mut Stats, column: &Column, rows: &Selection) -> Result<()> {
+    let validity = column.validity.as_ref();
+    let whole = *rows == Selection::Range(0..column.len());
+    let count = match &column.values {
+        Values::Int(values) if whole => {
+            stats.add_ints(values, validity);
+            rows.len()
+        }
+        Values::Float(values) if whole => {
+            stats.add_floats(values, validity);
+            rows.len()
+        }
+        Values::Int(values) => {
+            let values = ints(values, validity, rows);
+            stats.add_ints(&values, None);
+            values.len()
+        }
+        Values::Float(values) => {
+            let values = floats(values, validity, rows);
+            stats.add_floats(&values, None);
+            values.len()
+        }
+        _ => return Err(unexpected("numeric")),
+    };
+    let nulls = (rows.len() - count) as u64;
+    stats.rows += nulls;
+    stats.nulls += nulls;
+    Ok(())
+}
+
+/// The figures of all rows of a question.
+pub(crate) fn total(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    wanted: &Wanted,
+) -> Result<Tally> {
+    let mut tally = Tally::new(question.schema, wanted);
+    for source in sources {
+        for piece in source.pieces(question, Need::default()) {
+            if let Piece::Rows(rows) = &piece {
+                scan(question, source, ledger, rows, &wanted.columns, |scanned| {
+                    tally.add_rows(wanted, &scanned.columns, &scanned.rows)
+                })?;
+            } else {
+                let cells = source.cells(&piece);
+                ledger.summarise(&cells);
+                cells.iter().for_each(|cell| tally.add_cell(wanted, cell));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Keeps the newer value; of two with one stamp the larger.
+fn keep_newest(newest: &mut Option<LastValue>, other: LastValue) {
+    let order = |value: &LastValue| (value.timestamp, value.order_key);
+    if newest.as_ref().is_none_or(|newest| order(&other) > order(newest)) {
+        *newest = Some(other);
+    }
+}
+
+fn newest_of(newest: &mut Option<LastValue>, stamps: &[i64], values: &Column, rows: &Selection) {
+    rows.for_each(|row| {
+        let timestamp = stamps[row];
+        if newest.is_none_or(|newest| timestamp >= newest.timestamp)
+            && let Some(order_key) = key_at(values, row)
+        {
+            keep_newest(newest, LastValue { timestamp, order_key });
+        }
+    });
+}
+
+fn stamps_of(column: &Column) -> Result<&[i64]> {
+    match &column.values {
+        Values::Int(stamps) => Ok(stamps),
+        _ => Err(unexpected("timestamp")),
+    }
+}
+
+/// The newest value of a measure among the rows of a question: sources and blocks are
+/// looked at from the latest on, until none can hold a newer one.
+pub(crate) fn newest_value(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    column: usize,
+) -> Result<Option<LastValue>> {
+    let measure = question.schema.measures.iter().position(|measure| *measure == column);
+    let measure = measure.expect("a field is a measure");
+    // Latest stamp, source, and a block, or none where key cells tell.
+    let mut places: Vec<(i64, usize, Option<usize>)> = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        if source.cells_with_last(question).is_some() {
+            places.push((source.stamps.1, number, None));
+            continue;
+        }
+        for (block, info) in source.segment.blocks().iter().enumerate() {
+            if question.range.overlaps(info.min_ts, info.max_ts) {
+                places.push((info.max_ts, number, Some(block)));
+            }
+        }
+    }
+    places.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+    let mut newest: Option<LastValue> = None;
+    for (latest, number, block) in places {
+        if newest.is_some_and(|newest| latest < newest.timestamp) {
+            break;
+        }
+        let source = &sources[number];
+        match block {
+            None => {
+                let cells = source.cells_with_last(question).unwrap_or_default();
+                let values = cells.iter().filter_map(|cell| *cell.last.get(measure)?);
+                values.for_each(|value| keep_newest(&mut newest, value));
+            }
+            Some(block) => {
+                let rows = source.block_rows(block);
+                let found =
+                    scan_block(question, source, ledger, block, from_ref(&rows), &[0, column])?;
+                if let Some(found) = found {
+                    let stamps = stamps_of(&found.columns[0])?;
+                    newest_of(&mut newest, stamps, &found.columns[1], &found.rows);
+                }
+            }
+        }
+    }
+    Ok(newest)
+}
+
+/// The answer to `aggregate`, from a tally of one measure.
+pub(crate) fn to_aggregate(numeric: Numeric, tally: &Tally, last: Option<LastValue>) -> Aggregate {
+    let stats = &tally.stats[0];
+    Aggregate {
+        rows: tally.rows,
+        count: stats.count(),
+        nulls: stats.nulls,
+        sum: stats.sum.into(),
+        min: stats.min.map(Value::from),
+        max: stats.max.map(Value::from),
+        avg: stats.average(),
+        last: last.map(|last| Last {
+            timestamp: Timestamp::clamped(last.timestamp),
+            value: numeric.value(last.order_key),
+        }),
+    }
+}
+
+/// Refuses intervals and shares that make no series.
+pub(crate) fn check_series(
+    field: &str,
+    interval: Interval,
+    aggregation: Aggregation,
+) -> Result<()> {
+    if let Interval::Fixed(length) = interval
+        && length < MICROS_PER_SECOND
+    {
+        return Err(Error::invalid(format!(
+            "interval: {length} microseconds, expected at least one second"
+        )));
+    }
+    match aggregation {
+        Aggregation::Percentile(share) => check_share(field, share),
+        _ => Ok(()),
+    }
+}
+
+/// What is collected of one bucket.
+struct Slot {
+    tally: Tally,
+    /// Order keys of its values, if a rank among them is asked for.
+    keys: Vec<i64>,
+}
+
+/// Buckets under way.
+struct Series<'a> {
+    question: &'a Question,
+    wanted: Wanted,
+    interval: Interval,
+    ranked: bool,
+    numbers: Map<i64, usize>,
+    slots: Vec<(i64, Slot)>,
+}
+
+impl Series<'_> {
+    fn slot(&mut self, start: i64) -> &mut Slot {
+        let number = *self.numbers.entry(start).or_insert_with(|| {
+            let tally = Tally::new(self.question.schema, &self.wanted);
+            self.slots.push((start, Slot { tally, keys: Vec::new() }));
+            self.slots.len() - 1
+        });
+        &mut self.slots[number].1
+    }
+
+    fn add(&mut self, start: i64, columns: &[Column], rows: &Selection) -> Result<()> {
+        let (wanted, ranked) = (self.wanted.clone(), self.ranked);
+        let slot = self.slot(start);
+        slot.tally.add_rows(&wanted, columns, rows)?;
+        if ranked {
+            push_keys(&columns[0], rows, &mut slot.keys)?;
+        }
+        Ok(())
+    }
+
+    fn scan_block(
+        &mut self,
+        source: &Source,
+        ledger: &mut Ledger,
+        block: usize,
+        rows: &[Range<usize>],
+    ) -> Result<()> {
+        let info = source.segment.blocks()[block];
+        let range = self.question.range;
+        // Stamps that the block may have inside the range.
+        let min = info.min_ts.max(range.start);
+        let max = info.max_ts.min(range.end.saturating_sub(1));
+        let one = min <= max && self.interval.bucket_start(min) == self.interval.bucket_start(max);
+        let measure = self.wanted.columns[0];
+        let columns: &[usize] = if one { &[measure] } else { &[measure, 0] };
+        let found = scan_block(self.question, source, ledger, block, rows, columns)?;
+        let Some(found) = found else { return Ok(()) };
+        if one {
+            return self.add(self.interval.bucket_start(min), &found.columns, &found.rows);
+        }
+        let stamps = stamps_of(&found.columns[1])?;
+        // Neighbours mostly share a bucket: rows are added by runs.
+        let mut from = 0;
+        while from < found.rows.len() {
+            let start = self.interval.bucket_start(stamps[found.rows.row(from)]);
+            let bucket = start..self.interval.next_bucket(start);
+            let mut to = from + 1;
+            while to < found.rows.len() && bucket.contains(&stamps[found.rows.row(to)]) {
+                to += 1;
+            }
+            self.add(start, &found.columns, &found.rows.slice(from..to))?;
+            from = to;
+        }
+        Ok(())
+    }
+}
+
+/// The buckets of a time series, ascending.
+pub(crate) fn buckets(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    column: usize,
+    interval: Interval,
+    aggregation: Aggregation,
+) -> Result<Vec<Bucket>> {
+    let ranked = matches!(aggregation, Aggregation::Percentile(_));
+    let mut series = Series {
+        question,
+        wanted: Wanted::measure(question.schema, column),
+        interval,
+        ranked,
+        numbers: Map::default(),
+        slots: Vec::new(),
+    };
+    for source in sources {
+        let pieces = if ranked {
+            vec![Piece::Rows(source.all_rows())]
+        } else {
+            source.pieces(question, Need { interval: Some(interval), digest: None })
+        };
+        for piece in pieces {
+            if let Piece::Rows(rows) = &piece {
+                for_each_block(source, rows, |block, rows| {
+                    series.scan_block(source, ledger, block, rows)
+                })?;
+            } else {
+                let start = interval.bucket_start(source.piece_stamps(&piece).0);
+                let cells = source.cells(&piece);
+                ledger.summarise(&cells);
+                let wanted = series.wanted.clone();
+                let tally = &mut series.slot(start).tally;
+                cells.iter().for_each(|cell| tally.add_cell(&wanted, cell));
+            }
+        }
+    }
+    let numeric = Numeric::of(question.schema, column);
+    let mut slots = series.slots;
+    slots.retain(|(_, slot)| slot.tally.rows > 0);
+    slots.sort_unstable_by_key(|(start, _)| *start);
+    let to_bucket = |(start, mut slot): (i64, Slot)| Bucket {
+        time_bucket: Timestamp::clamped(start),
+        value: bucket_value(numeric, aggregation, &mut slot),
+        count: slot.tally.rows,
+    };
+    Ok(slots.into_iter().map(to_bucket).collect())
+}
+
+fn bucket_value(numeric: Numeric, aggregation: Aggregation, slot: &mut Slot) -> Option<Value> {
+    let stats = &slot.tally.stats[0];
+    let count = stats.count();
+    match aggregation {
+        Aggregation::Count => Some(Value::Int(i64::try_from(count).unwrap_or(i64::MAX))),
+        _ if count == 0 => None,
+        Aggregation::Avg => stats.average().map(Value::Float),
+        Aggregation::Sum => Some(stats.sum.into()),
+        Aggregation::Min => stats.min.map(Value::from),
+        Aggregation::Max => stats.max.map(Value::from),
+        Aggregation::Percentile(share) => {
+            let rank = rank(slot.keys.len(), share);
+            select_ranks(&mut slot.keys, &[rank]).first().map(|key| numeric.value(*key))
+        }
+    }
+}
+
+/// Distinct texts, numbered as they come.
+#[derive(Default)]
+pub(crate) struct Names {
+    numbers: Map<String, usize>,
+    names: Vec<String>,
+    dictionary: Arc<Strings>,
+    /// Per code of the dictionary: the number of its text, once known.
+    known: Vec<Option<usize>>,
+}
+
+impl Names {
+    /// Takes codes of this dictionary from now on.
+    pub(crate) fn enter(&mut self, dictionary: &Arc<Strings>) {
+        // Segments of one fleet mostly have the same names: comparing all of them at once
+        // is far cheaper than looking each one up.
+        let same = Arc::ptr_eq(&self.dictionary, dictionary) || self.dictionary == *dictionary;
+        if !same {
+            self.known = vec![None; dictionary.len()];
+            self.dictionary = Arc::clone(dictionary);
+        }
+    }
+
+    /// The number of the text of a code.
+    pub(crate) fn number(&mut self, code: u32) -> usize {
+        let code = code as usize;
+        if let Some(number) = self.known[code] {
+            return number;
+        }
+        let text = self.dictionary.get(code);
+        let number = match self.numbers.get(text) {
+            Some(number) => *number,
+            None => {
+                self.names.push(text.to_owned());
+                self.numbers.insert(text.to_owned(), self.names.len() - 1);
+                self.names.len() - 1
+            }
+        };
+        self.known[code] = Some(number);
+        number
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// The rows of one value of a dimension.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// The value.
+    pub(crate) name: String,
+    /// Its figures.
+    pub(crate) tally: Tally,
+    /// Its newest value of the first wanted measure, if asked for.
+    pub(crate) last: Option<LastValue>,
+}
+
+/// The rows of a question by the values of a dimension, in no order.
+pub(crate) fn groups(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    key: usize,
+    wanted: &Wanted,
+    with_last: bool,
+) -> Result<Vec<Group>> {
+    let mut names = Names::default();
+    let mut found: Vec<(Tally, Option<LastValue>)> = Vec::new();
+    let none = (Tally::new(question.schema, wanted), None);
+    let mut columns = wanted.columns.clone();
+    let key_position = columns.len();
+    columns.push(key);
+    if with_last {
+        columns.push(0);
+    }
+    for source in sources {
+        if let Some((dictionary, cells)) = source.cells_by(question, key) {
+            names.enter(&dictionary);
+            ledger.plan.summarised.add(cells.iter().map(|(_, cell)| cell.cell.rows).sum(), 0);
+            for (code, cell) in cells {
+                let number = names.number(code);
+                if found.len() < names.len() {
+                    found.resize(names.len(), none.clone());
+                }
+                let (tally, last) = &mut found[number];
+                tally.add_cell(wanted, &cell.cell);
+                if let (true, Some(value)) =
+                    (with_last, wanted.measures.first().and_then(|m| *cell.last.get(*m)?))
+                {
+                    keep_newest(last, value);
+                }
+            }
+            continue;
+        }
+        scan(question, source, ledger, &source.all_rows(), &columns, |scanned| {
+            let (codes, dictionary) = coded(&scanned.columns[key_position])?;
+            names.enter(&dictionary);
+            for (code, rows) in group(&codes, &scanned.rows) {
+                let number = names.number(code);
+                if found.len() < names.len() {
+                    found.resize(names.len(), none.clone());
+                }
+                let (tally, last) = &mut found[number];
+                tally.add_rows(wanted, &scanned.columns, &rows)?;
+                if with_last {
+                    let stamps = stamps_of(&scanned.columns[key_position + 1])?;
+                    newest_of(last, stamps, &scanned.columns[0], &rows);
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let groups = names.names.into_iter().zip(found);
+    let groups = groups.map(|(name, (tally, last))| Group { name, tally, last });
+    Ok(groups.filter(|group| group.tally.rows > 0).collect())
+}
+
+/// Number of distinct values of a dimension among the rows of a question.
+pub(crate) fn distinct(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    key: usize,
+) -> Result<u64> {
+    let mut names = Names::default();
+    for source in sources {
+        if let Some((dictionary, cells)) = source.cells_by(question, key) {
+            names.enter(&dictionary);
+            for (code, _) in cells.iter().filter(|(_, cell)| cell.cell.rows > 0) {
+                names.number(*code);
+            }
+            continue;
+        }
+        scan(question, source, ledger, &source.all_rows(), &[key], |scanned| {
+            let (codes, dictionary) = coded(&scanned.columns[0])?;
+            names.enter(&dictionary);
+            scanned.rows.for_each(|row| {
+                names.number(codes[row]);
+            });
+            Ok(())
+        })?;
+    }
+    Ok(names.len() as u64)
+}

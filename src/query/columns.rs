@@ -1,0 +1,242 @@
+//! Whole columns, block by block: the bulk read.
+//!
+//! Owns `Columns`, an iterator that holds one block at a time, so that any number of rows
+//! is read in constant memory. A block all of whose rows are meant is handed out as it
+//! was read.
+
+use std::collections::VecDeque;
+use std::slice::from_ref;
+
+use crate::column::Column;
+use crate::error::{Error, Result};
+use crate::query::answer::{Coverage, Plan};
+use crate::query::filter::{Filter, Limit};
+use crate::query::plan::{Ledger, Question, Shape, Source};
+use crate::query::rows::{Columns as BlockColumns, FromColumns};
+use crate::query::scan::{Scanned, Selection, scan_block, take};
+use crate::row::Row;
+use crate::schema::{ColumnSchema, Table};
+use crate::snapshot::Snapshot;
+
+/// Columns of the rows of a filter, block by block, in the order in which they are
+/// stored: by day, otherwise unspecified.
+///
+/// Each item is a block with at least one row. Damaged blocks are left out and reported by
+/// [`coverage`](Self::coverage), which is whole once the iteration has ended; with a
+/// `strict` filter anything missing is an error instead.
+#[derive(Debug)]
+pub struct Columns {
+    question: Question,
+    filter: Filter,
+    numbers: Vec<usize>,
+    blocks: VecDeque<(usize, usize)>,
+    sources: Vec<Source>,
+    /// `None` once the iteration has ended.
+    ledger: Option<Ledger>,
+    finished: Option<(Coverage, Plan)>,
+    skip: usize,
+    left: usize,
+}
+
+/// Columns of some rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnsBlock {
+    /// One per column asked for, in that order, all of the same length.
+    pub columns: Vec<Column>,
+}
+
+impl ColumnsBlock {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.columns.first().map_or(0, Column::len)
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Each row in turn.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = RowView<'_>> {
+        (0..self.len()).map(|row| RowView { columns: &self.columns, row })
+    }
+}
+
+/// One row of a block, read in place. Columns are numbered in the order asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct RowView<'a> {
+    columns: &'a [Column],
+    row: usize,
+}
+
+impl<'a> RowView<'a> {
+    /// The integer or stamp; `None` if null or of another type.
+    pub fn int(&self, column: usize) -> Option<i64> {
+        self.columns.get(column)?.int(self.row)
+    }
+
+    /// The float; `None` if null or of another type.
+    pub fn float(&self, column: usize) -> Option<f64> {
+        self.columns.get(column)?.float(self.row)
+    }
+
+    /// The boolean; `None` if null or of another type.
+    pub fn bool(&self, column: usize) -> Option<bool> {
+        self.columns.get(column)?.bool(self.row)
+    }
+
+    /// The text; `None` if null or of another type.
+    pub fn text(&self, column: usize) -> Option<&'a str> {
+        self.columns.get(column)?.text(self.row)
+    }
+}
+
+impl Columns {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        table: Table,
+        filter: &Filter,
+        names: Option<&[&str]>,
+    ) -> Result<Self> {
+        let question = Question::new(table, filter)?;
+        filter.check_list()?;
+        let numbers = match names {
+            None => (0..question.schema.columns.len()).collect(),
+            Some(names) => names
+                .iter()
+                .map(|name| {
+                    question.schema.column(name).ok_or_else(|| {
+                        Error::invalid(format!("column {name:?}: {table} has no such column"))
+                    })
+                })
+                .collect::<Result<_>>()?,
+        };
+        if names.is_some_and(<[&str]>::is_empty) {
+            return Err(Error::invalid("columns: none is named, expected at least one"));
+        }
+        let mut ledger = Ledger::new(snapshot, &question);
+        let sources = ledger.sources(snapshot, &question);
+        let blocks = sources.iter().enumerate().flat_map(|(number, source)| {
+            (0..source.segment.blocks().len()).map(move |block| (number, block))
+        });
+        let left = match filter.limit {
+            Limit::Rows(rows) => rows,
+            Limit::Default | Limit::All => usize::MAX,
+        };
+        Ok(Self {
+            blocks: blocks.collect(),
+            question,
+            filter: filter.clone(),
+            numbers,
+            sources,
+            ledger: Some(ledger),
+            finished: None,
+            skip: filter.offset,
+            left,
+        })
+    }
+
+    /// The table.
+    pub fn table(&self) -> Table {
+        self.question.table
+    }
+
+    /// Name and type of each column of a block, in order.
+    pub fn schema(&self) -> impl ExactSizeIterator<Item = &'static ColumnSchema> + '_ {
+        let schema = self.question.schema;
+        self.numbers.iter().map(|number| &schema.columns[*number])
+    }
+
+    /// What the blocks rest on; `None` until the iteration has ended.
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.finished.as_ref().map(|(coverage, _)| coverage)
+    }
+
+    /// What was skipped and read; `None` until the iteration has ended.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.finished.as_ref().map(|(_, plan)| plan)
+    }
+
+    /// Owned rows, one by one, in the same order.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` unless all columns were asked for, in the order of the schema.
+    pub fn into_rows(self) -> Result<impl Iterator<Item = Result<Row>>> {
+        let whole = self.numbers.iter().copied().eq(0..self.question.schema.columns.len());
+        if !whole {
+            return Err(Error::invalid("rows: some columns were left out, expected all of them"));
+        }
+        let table = self.question.table;
+        Ok(self.flat_map(move |block| {
+            let rows: Vec<Result<Row>> = match block {
+                Err(error) => vec![Err(error)],
+                Ok(block) => {
+                    let columns = BlockColumns(block.columns.iter().collect());
+                    let row = |row| Ok(Row::from_columns(table, &columns, row));
+                    (0..block.len()).map(row).collect()
+                }
+            };
+            rows
+        }))
+    }
+
+    fn scan(&mut self, source: usize, block: usize) -> Result<Option<ColumnsBlock>> {
+        let Some(ledger) = &mut self.ledger else { return Ok(None) };
+        let source = &self.sources[source];
+        let rows = source.block_rows(block);
+        // A column asked for twice is read once.
+        let mut distinct = self.numbers.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let found = scan_block(&self.question, source, ledger, block, from_ref(&rows), &distinct)?;
+        let Some(Scanned { rows, columns, .. }) = found else { return Ok(None) };
+        let rows = self.limited(rows);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let taken: Vec<Column> = columns.into_iter().map(|column| take(column, &rows)).collect();
+        if distinct == self.numbers {
+            return Ok(Some(ColumnsBlock { columns: taken }));
+        }
+        let position = |number: &usize| distinct.partition_point(|other| other < number);
+        let columns = self.numbers.iter().map(|number| taken[position(number)].clone()).collect();
+        Ok(Some(ColumnsBlock { columns }))
+    }
+
+    /// Leaves out the rows of the offset, and those beyond the limit.
+    fn limited(&mut self, rows: Selection) -> Selection {
+        let start = self.skip.min(rows.len());
+        let end = rows.len().min(start.saturating_add(self.left));
+        self.skip -= start;
+        self.left -= end - start;
+        if (start, end) == (0, rows.len()) { rows } else { rows.slice(start..end) }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        self.finished = Some(ledger.finish(&self.filter, Shape::Rows)?);
+        Ok(())
+    }
+}
+
+impl Iterator for Columns {
+    type Item = Result<ColumnsBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.left > 0
+            && self.ledger.is_some()
+            && let Some((source, block)) = self.blocks.pop_front()
+        {
+            match self.scan(source, block) {
+                Ok(Some(found)) => return Some(Ok(found)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.ledger = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.finish().err().map(Err)
+    }
+}

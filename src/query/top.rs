@@ -1,0 +1,244 @@
+//! Ordered lists: agents by their figures, tasks by their duration.
+
+use std::cmp::Ordering;
+use std::slice::from_ref;
+
+use crate::error::Result;
+use crate::limits::LIST_LIMIT_DEFAULT;
+use crate::query::aggregate::{Group, Wanted, groups};
+use crate::query::answer::{AgentSummary, SlowTask};
+use crate::query::filter::{Filter, Limit, Order, TopBy};
+use crate::query::plan::{Ledger, Question, Source};
+use crate::query::rows::{Best, Candidate, Reader, narrow};
+use crate::query::scan::{key_at, scan_block};
+use crate::schema::task;
+use crate::segment::TopRow;
+use crate::time::Timestamp;
+
+/// The part of a list that a filter asks for.
+pub(crate) fn part<T>(list: Vec<T>, filter: &Filter, default: Limit) -> Vec<T> {
+    let limit = match filter.limit {
+        Limit::Default => default,
+        limit => limit,
+    };
+    let limit = match limit {
+        Limit::Rows(rows) => rows,
+        _ => usize::MAX,
+    };
+    list.into_iter().skip(filter.offset).take(limit).collect()
+}
+
+/// Agents in order; equal ones by name, those without the figure last.
+pub(crate) fn agents(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    by: TopBy,
+    order: Order,
+    filter: &Filter,
+) -> Result<Vec<AgentSummary>> {
+    let wanted = Wanted::everything(question.schema);
+    let found = groups(question, sources, ledger, task::AGENT_ID, &wanted, false)?;
+    let mut agents: Vec<AgentSummary> = found.into_iter().map(to_summary).collect();
+    agents.sort_unstable_by(|a, b| {
+        compare(a, b, by, order).then_with(|| a.agent_id.cmp(&b.agent_id))
+    });
+    Ok(part(agents, filter, Limit::Rows(LIST_LIMIT_DEFAULT)))
+}
+
+fn compare(a: &AgentSummary, b: &AgentSummary, by: TopBy, order: Order) -> Ordering {
+    let directed = |ordering: Ordering| match order {
+        Order::Ascending => ordering,
+        Order::Descending => ordering.reverse(),
+    };
+    let known = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        (Some(a), Some(b)) => directed(a.total_cmp(&b)),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    };
+    match by {
+        TopBy::TaskCount => directed(a.task_count.cmp(&b.task_count)),
+        TopBy::AvgDurationMs => known(a.avg_duration_ms, b.avg_duration_ms),
+        TopBy::AvgTokensUsed => known(a.avg_tokens_used, b.avg_tokens_used),
+        TopBy::SuccessRate => directed(a.success_rate.total_cmp(&b.success_rate)),
+    }
+}
+
+fn to_summary(group: Group) -> AgentSummary {
+    let tally = group.tally;
+    AgentSummary {
+        agent_id: group.name,
+        task_count: tally.rows,
+        avg_duration_ms: tally.stats[0].average(),
+        avg_tokens_used: tally.stats[1].average(),
+        success_rate: share(tally.successes, tally.rows).unwrap_or_default(),
+    }
+}
+
+/// A part of a whole, 0 to 1; `None` of nothing.
+#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is asked for")]
+pub(crate) fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Tasks with a duration, slowest first; equal ones in the order of pages.
+pub(crate) fn slowest(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    filter: &Filter,
+) -> Result<Vec<SlowTask>> {
+    let limit = match filter.limit {
+        Limit::Default => Some(LIST_LIMIT_DEFAULT),
+        Limit::Rows(rows) => Some(rows),
+        Limit::All => None,
+    };
+    let wanted = limit.map(|limit| limit + filter.offset);
+    loop {
+        let damaged = ledger.damaged_blocks();
+        let mut reader = Reader::new(question.schema, sources);
+        let mut found = slowest_rows(question, sources, ledger, wanted)?;
+        if reader.resolve(ledger, &mut found)? {
+            found.truncate(wanted.unwrap_or(usize::MAX));
+            let found = &found[filter.offset.min(found.len())..];
+            if reader.load(ledger, found, &COLUMNS)? {
+                return Ok(found.iter().map(|row| to_slow_task(&reader, *row)).collect());
+            }
+        }
+        // Damage in a column that is read late: chosen again without those blocks.
+        assert!(ledger.damaged_blocks() > damaged, "damage is noted");
+        ledger.start_over();
+    }
+}
+
+const COLUMNS: [usize; 6] = [
+    task::TIMESTAMP,
+    task::TASK_ID,
+    task::AGENT_ID,
+    task::DURATION_MS,
+    task::TOKENS_USED,
+    task::SUCCESS,
+];
+
+fn to_slow_task(reader: &Reader<'_>, candidate: Candidate) -> SlowTask {
+    let row = candidate.row as usize;
+    let columns = reader.block(candidate);
+    let column = |number: usize| columns[number].as_ref();
+    let text = |number: usize| column(number).and_then(|c| c.text(row)).unwrap_or_default();
+    SlowTask {
+        task_id: text(task::TASK_ID).to_owned(),
+        agent_id: text(task::AGENT_ID).to_owned(),
+        duration_ms: candidate.key,
+        tokens_used: column(task::TOKENS_USED).and_then(|c| c.int(row)),
+        success: column(task::SUCCESS).and_then(|c| c.bool(row)).unwrap_or_default(),
+        timestamp: Timestamp::clamped(reader.stamp(candidate)),
+    }
+}
+
+/// The rows with the largest durations, and all that equal the last of them.
+fn slowest_rows(
+    question: &Question,
+    sources: &[Source],
+    ledger: &mut Ledger,
+    wanted: Option<usize>,
+) -> Result<Vec<Candidate>> {
+    // Where rows cannot be read, others that are not listed may have to take their place.
+    let list = |(number, source): (usize, &Source)| match ledger.has_damage(source) {
+        true => None,
+        false => Listed::of(question, number, source),
+    };
+    let listed: Vec<Option<Listed>> = sources.iter().enumerate().map(list).collect();
+    // A lower bound of the last duration wanted, from the lists alone.
+    let mut floor = Best::new(wanted);
+    for listed in listed.iter().flatten() {
+        listed.rows.iter().for_each(|row| floor.push(*row));
+    }
+    let floor = wanted.and_then(|wanted| {
+        let rows = floor.finish();
+        rows.get(wanted.checked_sub(1)?).map(|row| row.key)
+    });
+    let mut best = Best::new(wanted);
+    let mut blocks: Vec<(i64, usize, usize)> = Vec::new();
+    for (number, (source, listed)) in sources.iter().zip(listed).enumerate() {
+        match listed.filter(|listed| listed.decides(floor)) {
+            Some(listed) => {
+                ledger.plan.summarised.add(source.segment.rows(), 0);
+                listed.rows.iter().for_each(|row| best.push(*row));
+            }
+            None => {
+                for (block, info) in source.segment.blocks().iter().enumerate() {
+                    if source.segment.nulls(block, task::DURATION_MS) != Some(info.rows) {
+                        let zone = source.segment.zone(block, task::DURATION_MS);
+                        blocks.push((zone.map_or(i64::MAX, |zone| zone.1), number, block));
+                    }
+                }
+            }
+        }
+    }
+    blocks.sort_unstable_by_key(|block| std::cmp::Reverse(*block));
+    for (max, number, block) in blocks {
+        let source = &sources[number];
+        let columns = [task::DURATION_MS];
+        if !best.admits(max) || floor.is_some_and(|floor| max < floor) {
+            ledger.prune(source, block, &columns);
+            continue;
+        }
+        let rows = source.block_rows(block);
+        let found = scan_block(question, source, ledger, block, from_ref(&rows), &columns)?;
+        let Some(found) = found else { continue };
+        let place = Candidate { key: 0, source: narrow(number), block: narrow(block), row: 0 };
+        found.rows.for_each(|row| {
+            if let Some(key) = key_at(&found.columns[0], row)
+                && floor.is_none_or(|floor| key >= floor)
+                && best.admits(key)
+            {
+                best.push(Candidate { key, row: narrow(row), ..place });
+            }
+        });
+        best.settle();
+    }
+    Ok(best.finish())
+}
+
+/// The rows with the largest values of a segment all of whose rows are meant.
+struct Listed {
+    rows: Vec<Candidate>,
+    /// All rows with a larger value are listed; `None` if all rows with any are.
+    above: Option<i64>,
+}
+
+impl Listed {
+    fn of(question: &Question, number: usize, source: &Source) -> Option<Self> {
+        if !question.is_plain() || !source.covered {
+            return None;
+        }
+        let summaries = source.summaries.as_ref()?;
+        let count = summaries.total.measures.first()?.count();
+        let above = summaries.top.last().map(|last| last.order_key);
+        let above = if summaries.top.len() as u64 == count { None } else { Some(above?) };
+        let rows =
+            summaries.top.iter().map(|top| place(source, number, *top)).collect::<Option<_>>()?;
+        Some(Self { rows, above })
+    }
+
+    /// Whether all rows that reach the floor are listed.
+    fn decides(&self, floor: Option<i64>) -> bool {
+        match (self.above, floor) {
+            (None, _) => true,
+            (Some(above), Some(floor)) => floor > above,
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// Where a listed row lies.
+fn place(source: &Source, number: usize, top: TopRow) -> Option<Candidate> {
+    let blocks = source.segment.blocks();
+    let block = blocks.partition_point(|block| block.first_row <= top.row).checked_sub(1)?;
+    let row = u32::try_from(top.row - blocks[block].first_row).ok()?;
+    (row < blocks[block].rows).then_some(Candidate {
+        key: top.order_key,
+        source: narrow(number),
+        block: narrow(block),
+        row,
+    })
+}

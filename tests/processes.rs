@@ -1,0 +1,427 @@
+//! Several processes at one store: writers beside writers, readers beside both, a store made
+//! by many at once, and sealing while others write.
+//!
+//! The test binary starts itself again in the role that `TALLYSTONE_ROLE` names. Children
+//! say on their output what they have done, and take orders on their input.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tallystone::testing::workload::Random;
+use tallystone::time::{Clock, MICROS_PER_DAY, SystemClock};
+use tallystone::{
+    Appender, Filter, Limit, Options, ReadMode, Store, Table, TaskMetric, TaskRow, Timestamp,
+};
+
+const WRITERS: usize = 3;
+const WRITE_FOR: Duration = Duration::from_secs(5);
+
+const ROLE: &str = "TALLYSTONE_ROLE";
+const DIR: &str = "TALLYSTONE_ROLE_DIR";
+const WRITER: &str = "TALLYSTONE_ROLE_WRITER";
+/// The end of the days of the rows, so that a midnight changes none of them.
+const END: &str = "TALLYSTONE_ROLE_END";
+
+fn options() -> Options {
+    Options {
+        buffer_rows: 50,
+        flush_interval: Duration::from_millis(5),
+        roll_rows: 400,
+        block_rows: 64,
+        small_hour_rows: 16,
+        unlink_grace: Duration::from_millis(500),
+        ..Options::default()
+    }
+}
+
+/// The row that a writer writes as its `seq`th.
+fn row_of(end: i64, writer: usize, seq: u64) -> TaskRow {
+    let number = i64::try_from(writer as u64 * 10_000_000 + seq).unwrap();
+    let moment = (number * 7_919_000_003).rem_euclid(2 * MICROS_PER_DAY);
+    TaskRow {
+        timestamp: Timestamp::from_micros(end - moment - 1).unwrap(),
+        task_id: format!("{writer}-{seq}"),
+        agent_id: format!("agent-{}", number % 7),
+        duration_ms: (number % 5 != 0).then_some(number * 31),
+        tokens_used: (number % 3 != 0).then_some(number % 5_003),
+        success: number % 11 != 0,
+        metadata: (number % 4 == 0).then(|| format!("{{\"number\":{number}}}")),
+    }
+}
+
+fn append(appender: &mut Appender, row: &TaskRow) {
+    let metric = TaskMetric {
+        timestamp: row.timestamp,
+        task_id: &row.task_id,
+        agent_id: &row.agent_id,
+        duration_ms: row.duration_ms,
+        tokens_used: row.tokens_used,
+        success: row.success,
+        metadata: row.metadata.as_deref(),
+    };
+    appender.append_task(&metric).unwrap();
+}
+
+/// Reads a whole snapshot: every row right, none twice. Returns which there are.
+fn read(store: &Store, end: i64) -> HashSet<(usize, u64)> {
+    let snapshot = store.snapshot().unwrap();
+    let filter = Filter { strict: true, limit: Limit::All, ..Filter::new() };
+    let rows = snapshot.task_metrics(&filter).unwrap().rows;
+    assert_eq!(snapshot.rows(Table::Task), rows.len() as u64);
+    let mut seen = HashSet::with_capacity(rows.len());
+    for row in rows {
+        let (writer, seq) = row.task_id.split_once('-').unwrap();
+        let key = (writer.parse().unwrap(), seq.parse().unwrap());
+        assert_eq!(row, row_of(end, key.0, key.1), "a row has changed");
+        assert!(seen.insert(key), "row {key:?} is there twice");
+    }
+    seen
+}
+
+/// What a reader looks at: all rows up to these are there.
+fn check_upto(seen: &HashSet<(usize, u64)>, upto: &[u64]) {
+    for (writer, upto) in upto.iter().enumerate() {
+        let lost = (1..=*upto).find(|seq| !seen.contains(&(writer, *seq)));
+        assert_eq!(lost, None, "a row of writer {writer} is lost, {upto} were acknowledged");
+    }
+}
+
+// ---------------------------------------------------------------------------------------
+// Children
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // When nobody listens, the parent is gone, and its temporary directory too.
+    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+fn hear() -> Option<String> {
+    let mut line = String::new();
+    let bytes = std::io::stdin().read_line(&mut line).unwrap();
+    (bytes > 0).then(|| line.trim().to_owned())
+}
+
+/// Not a test: what a child does. Nothing when nobody asks for it.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let dir = std::env::var(DIR).unwrap();
+    let writer: usize = std::env::var(WRITER).unwrap().parse().unwrap();
+    let end: i64 = std::env::var(END).unwrap().parse().unwrap();
+    say("");
+    match role.as_str() {
+        "write" => write_for_a_while(Path::new(&dir), end, writer),
+        "read" => read_until_the_end(Path::new(&dir), end, writer),
+        "obey" => obey(Path::new(&dir), end, writer),
+        other => panic!("role {other}"),
+    }
+}
+
+fn write_for_a_while(dir: &Path, end: i64, writer: usize) {
+    let store = Store::open_with(dir, options()).unwrap();
+    let mut appender = store.appender().unwrap();
+    let mut random = Random::new(writer as u64);
+    let begun = SystemClock.elapsed();
+    let mut seq = 0;
+    while SystemClock.elapsed().saturating_sub(begun) < WRITE_FOR {
+        seq += 1;
+        append(&mut appender, &row_of(end, writer, seq));
+        match random.below(100) {
+            0..4 => appender.flush().unwrap(),
+            4..8 => appender.commit().unwrap(),
+            8 => std::thread::sleep(Duration::from_millis(random.below(20))),
+            _ => continue,
+        }
+        if random.chance(0.005) {
+            store.seal().unwrap();
+        }
+        appender.commit().unwrap();
+        say(&format!("ack {writer} {seq}"));
+    }
+    store.close().unwrap();
+    say(&format!("ack {writer} {seq}"));
+}
+
+/// Reads again and again while the parent tells what has been acknowledged.
+fn read_until_the_end(dir: &Path, end: i64, reader: usize) {
+    let store = if reader == 0 {
+        Store::open_read_only(dir).unwrap()
+    } else {
+        let options = Options { read_mode: ReadMode::Copied, ..options() };
+        Store::open_with(dir, options).unwrap()
+    };
+    let told: [AtomicU64; WRITERS] = [const { AtomicU64::new(0) }; WRITERS];
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while let Some(line) = hear() {
+                let (writer, seq) = line.split_once(' ').unwrap();
+                let writer: usize = writer.parse().unwrap();
+                told[writer].fetch_max(seq.parse().unwrap(), Ordering::SeqCst);
+            }
+            ended.store(true, Ordering::SeqCst);
+        });
+        let (mut snapshots, mut before) = (0, HashSet::new());
+        loop {
+            let is_last = ended.load(Ordering::SeqCst);
+            let upto: Vec<u64> = told.iter().map(|seq| seq.load(Ordering::SeqCst)).collect();
+            let seen = read(&store, end);
+            check_upto(&seen, &upto);
+            assert!(before.is_subset(&seen), "rows of an earlier snapshot are gone");
+            before = seen;
+            snapshots += 1;
+            if is_last {
+                break;
+            }
+        }
+        say(&format!("snapshots {snapshots} rows {}", before.len()));
+    });
+}
+
+/// Does what it is told, line by line, and says so.
+fn obey(dir: &Path, end: i64, writer: usize) {
+    let mut open: Option<(Store, Appender)> = None;
+    let mut seq = 0;
+    while let Some(order) = hear() {
+        match order.as_str() {
+            "open" => {
+                let store = Store::open_with(dir, options()).unwrap();
+                let appender = store.appender().unwrap();
+                say(&format!("opened {}", store.id()));
+                open = Some((store, appender));
+            }
+            "write" => {
+                let (_, appender) = open.as_mut().unwrap();
+                for _ in 0..10 {
+                    seq += 1;
+                    append(appender, &row_of(end, writer, seq));
+                }
+                appender.flush().unwrap();
+                say(&format!("wrote {seq}"));
+            }
+            "seal" => {
+                open.as_ref().unwrap().0.seal().unwrap();
+                say("sealed");
+            }
+            "close" => {
+                open.take().unwrap().0.close().unwrap();
+                say("closed");
+            }
+            other => panic!("order {other}"),
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------
+// The parent's side
+
+struct Process {
+    child: Child,
+    orders: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(role: &str, dir: &Path, end: i64, writer: usize) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(DIR, dir)
+            .env(END, end.to_string())
+            .env(WRITER, writer.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, orders, lines }
+    }
+
+    fn order(&mut self, order: &str) {
+        self.orders.as_mut().unwrap().write_all(format!("{order}\n").as_bytes()).unwrap();
+    }
+
+    /// What follows `word` in the next line that begins with it.
+    fn hear(&mut self, word: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let bytes = self.lines.read_line(&mut line).unwrap();
+            assert!(bytes > 0, "the child has ended before it said {word:?}");
+            if let Some(rest) = line.strip_prefix(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    fn obey(&mut self, order: &str, word: &str) -> String {
+        self.order(order);
+        self.hear(word)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Lets the child come to its end.
+    fn finish(mut self) {
+        drop(self.orders.take());
+        let mut rest = String::new();
+        while self.lines.read_line(&mut rest).unwrap() > 0 {}
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "a child failed: {status}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, unless the test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn end() -> i64 {
+    SystemClock.now().partition().range().start
+}
+
+/// Files of the kind, and rows in them.
+fn kind(store: &Store, kind: &str) -> (u64, u64) {
+    let stats = store.stats().unwrap();
+    let of_kind = stats.tables.iter().filter(|table| table.kind == kind);
+    of_kind.fold((0, 0), |(files, rows), table| (files + table.files, rows + table.rows))
+}
+
+#[test]
+fn readers_beside_writers_see_every_acknowledged_row_once() {
+    let (dir, end) = (tempfile::tempdir().unwrap(), end());
+    let place = dir.path().join("store");
+    Store::open_with(&place, options()).unwrap().close().unwrap();
+    let mut readers: Vec<Process> =
+        (0..2).map(|reader| Process::start("read", &place, end, reader)).collect();
+    let told: Arc<Mutex<Vec<ChildStdin>>> = Arc::default();
+    told.lock().unwrap().extend(readers.iter_mut().filter_map(|reader| reader.orders.take()));
+    let writers = (0..WRITERS).map(|writer| {
+        let mut process = Process::start("write", &place, end, writer);
+        let told = Arc::clone(&told);
+        std::thread::spawn(move || {
+            let (mut upto, mut line) = (0, String::new());
+            while process.lines.read_line(&mut line).unwrap() > 0 {
+                if let Some(acknowledged) = line.strip_prefix("ack ") {
+                    upto = acknowledged.split_once(' ').unwrap().1.trim().parse().unwrap();
+                    for reader in told.lock().unwrap().iter_mut() {
+                        // One that has failed is found out below.
+                        let _ = reader.write_all(acknowledged.as_bytes());
+                    }
+                }
+                line.clear();
+            }
+            process.finish();
+            upto
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let upto: Vec<u64> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+    told.lock().unwrap().clear();
+    let total: u64 = upto.iter().sum();
+    for mut reader in readers {
+        let said = reader.hear("snapshots ");
+        println!("{upto:?} rows written; a reader: {said}");
+        let (snapshots, rows) = said.split_once(" rows ").unwrap();
+        assert!(snapshots.parse::<u64>().unwrap() > 5, "too few snapshots");
+        assert_eq!(rows.parse::<u64>().unwrap(), total);
+        reader.finish();
+    }
+    let store = Store::open_read_only(&place).unwrap();
+    let check = |store: &Store| {
+        let seen = read(store, end);
+        check_upto(&seen, &upto);
+        assert_eq!(seen.len() as u64, total);
+    };
+    check(&store);
+    let mut sealer = Process::start("obey", &place, end, 9);
+    sealer.obey("open", "opened");
+    sealer.obey("seal", "sealed");
+    check(&store);
+    sealer.obey("close", "closed");
+    sealer.finish();
+    check(&store);
+    assert_eq!(kind(&store, "active"), (0, 0));
+    check(&Store::open_read_only(&place).unwrap());
+    assert!(store.verify(true).unwrap().problems.is_empty());
+}
+
+#[test]
+fn processes_that_make_a_store_at_once_make_one() {
+    let end = end();
+    for round in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("store");
+        let mut processes: Vec<Process> =
+            (0..3).map(|writer| Process::start("obey", &place, end, writer)).collect();
+        // Started already: they wait for this.
+        processes.iter_mut().for_each(|process| process.order("open"));
+        let ids: HashSet<String> =
+            processes.iter_mut().map(|process| process.hear("opened")).collect();
+        assert_eq!(ids.len(), 1, "round {round}: more than one store: {ids:?}");
+        processes.iter_mut().for_each(|process| process.order("write"));
+        for process in &mut processes {
+            assert_eq!(process.hear("wrote"), "10");
+        }
+        let store = Store::open_read_only(&place).unwrap();
+        assert!(ids.contains(&store.id()));
+        assert_eq!(read(&store, end).len(), 30, "round {round}");
+        processes.iter_mut().for_each(|process| process.order("close"));
+        processes.into_iter().for_each(Process::finish);
+        assert_eq!(read(&store, end).len(), 30, "round {round}, closed");
+    }
+}
+
+#[test]
+fn sealing_takes_over_from_the_dead_and_not_from_the_living() {
+    let (dir, end) = (tempfile::tempdir().unwrap(), end());
+    let place = dir.path().join("store");
+    let mut living = Process::start("obey", &place, end, 0);
+    living.obey("open", "opened");
+    assert_eq!(living.obey("write", "wrote"), "10");
+    for dead in 1..4 {
+        let mut process = Process::start("obey", &place, end, dead);
+        process.obey("open", "opened");
+        assert_eq!(process.obey("write", "wrote"), "10");
+        process.kill();
+    }
+    let reader = Store::open_read_only(&place).unwrap();
+    assert_eq!(kind(&reader, "active").1, 40);
+    let store = Store::open_with(&place, options()).unwrap();
+    store.seal().unwrap();
+    assert_eq!(read(&store, end).len(), 40);
+    assert_eq!(kind(&store, "active").1, 10, "the living process keeps its own");
+    assert_eq!(kind(&store, "segment").1, 30);
+    assert_eq!(living.obey("write", "wrote"), "20");
+    assert_eq!(read(&store, end).len(), 50);
+    assert_eq!(read(&reader, end).len(), 50);
+    // Both seal at once.
+    living.order("seal");
+    store.seal().unwrap();
+    living.hear("sealed");
+    assert_eq!(read(&store, end).len(), 50);
+    assert_eq!(living.obey("write", "wrote"), "30");
+    living.obey("close", "closed");
+    living.finish();
+    store.seal().unwrap();
+    for store in [&store, &reader] {
+        let seen = read(store, end);
+        check_upto(&seen, &[30, 10, 10]);
+        assert_eq!(seen.len(), 60);
+        assert_eq!(kind(store, "active"), (0, 0));
+    }
+}
