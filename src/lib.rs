@@ -68,6 +68,7 @@ mod encoding;
 pub mod error;
 mod format;
 mod fs;
+pub mod import;
 mod ingest;
 pub mod inspect;
 pub mod limits;

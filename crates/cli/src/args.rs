@@ -1,0 +1,493 @@
+//! What may be asked: commands, options, and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tallystone::import::{Format, TimeFormat};
+use tallystone::{Aggregation, Interval, Limit, Order, Percentile, Table, Timestamp, TopBy};
+
+/// Stores and queries the metrics of AI-agent fleets: tasks, gauges of agents, gauges of swarms.
+///
+/// A store is a directory. Any number of processes may write to it and read from it at the
+/// same time. Commands that write create it; all others need one that is there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tallystone",
+    version,
+    after_help = "Times are RFC 3339 (2026-11-23T10:00:00Z) or a date (2026-11-23, 00:00 UTC).\n\
+                  Exit codes: 0 done, 1 failed, 2 bad command line, 3 damaged data.\n\
+                  Begin with `tallystone demo`.",
+    propagate_version = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Globals {
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TALLYSTONE_STORE",
+        default_value = "tallystone-data"
+    )]
+    pub(crate) store: PathBuf,
+    /// Print JSON, on one line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Builds a store from bundled real recordings and shows what can be asked of it
+    Demo(DemoArgs),
+    /// Appends one metric durably; safe from any number of shells at once
+    Record(RecordArgs),
+    /// Reads rows from files, each in one transaction
+    ///
+    /// Each file is imported whole or not at all. The first bad line ends the import, and nothing
+    /// of the file is kept; with --skip-bad bad lines are counted and written to
+    /// quarantine/import-<id>.rejected in the store. A file that was imported before is refused.
+    #[command(after_help = "Fields:\n  \
+        task   timestamp, task_id, agent_id, duration_ms, tokens_used, success, metadata\n  \
+        agent  timestamp, agent_id, metric_type, value, metadata\n  \
+        swarm  timestamp, swarm_id, metric_type, value, metadata\n\
+        Of these duration_ms, tokens_used and metadata may be empty or absent.\n\n\
+        Examples:\n  \
+        tallystone import runs.csv\n  \
+        tallystone import gauges.jsonl --table agent --time-format ms\n  \
+        tallystone import cpu.csv --table agent --set agent_id=i-1 --set metric_type=cpu \\\n    \
+        --time-format '%Y-%m-%d %H:%M:%S'\n  \
+        tallystone import jobs.csv --map task_id=job,agent_id=worker,success=ok")]
+    Import(ImportArgs),
+    /// Answers a question
+    #[command(after_help = "Examples:\n  \
+        tallystone query summary --last 24h\n  \
+        tallystone query task-metrics --agent-id coder-1 --success false --limit 20\n  \
+        tallystone query percentile --field duration_ms --percentile 0.95\n  \
+        tallystone query aggregate-by-time --interval 5m --field tokens_used --agg sum\n  \
+        tallystone query top-agents --metric-type success_rate --order desc --json")]
+    Query(QueryArgs),
+    /// Shows rows, bytes and time ranges by table and kind of file
+    Stats,
+    /// Describes a file of a store
+    Inspect(InspectArgs),
+    /// Checks every checksum of the store; changes nothing
+    Verify(VerifyArgs),
+    /// Builds the catalog anew from the files of the store
+    RebuildCatalog,
+    /// Prints a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Prints the manual page (roff), of all or of one command
+    Man(ManArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// New directory for the store [default: tallystone-demo, or with a number if that is there]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordArgs {
+    #[command(subcommand)]
+    pub(crate) what: RecordWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecordWhat {
+    /// A finished task
+    Task(RecordTask),
+    /// A gauge of an agent
+    Agent(RecordAgent),
+    /// A gauge of a swarm
+    Swarm(RecordSwarm),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordTask {
+    /// Which task
+    #[arg(long, value_name = "ID")]
+    pub(crate) task_id: String,
+    /// Which agent ran it
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent_id: String,
+    /// How long it took, in milliseconds
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) duration_ms: Option<i64>,
+    /// Tokens it used
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) tokens_used: Option<i64>,
+    /// Whether it succeeded
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub(crate) success: bool,
+    #[command(flatten)]
+    pub(crate) common: RecordCommon,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordAgent {
+    /// Which agent
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent_id: String,
+    #[command(flatten)]
+    pub(crate) gauge: RecordGauge,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordSwarm {
+    /// Which swarm
+    #[arg(long, value_name = "ID")]
+    pub(crate) swarm_id: String,
+    #[command(flatten)]
+    pub(crate) gauge: RecordGauge,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordGauge {
+    /// What was measured
+    #[arg(long, value_name = "NAME")]
+    pub(crate) metric_type: String,
+    /// The measurement
+    #[arg(long, value_name = "V", allow_negative_numbers = true)]
+    pub(crate) value: f64,
+    #[command(flatten)]
+    pub(crate) common: RecordCommon,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordCommon {
+    /// Anything else, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub(crate) metadata: Option<String>,
+    /// When it was measured [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) timestamp: Option<Timestamp>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// Files to read
+    #[arg(value_name = "FILE", required_unless_present = "undo")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Table that the rows are for
+    #[arg(long, value_name = "task|agent|swarm", default_value = "task", value_parser = table)]
+    pub(crate) table: Table,
+    /// How the files are written [default: by the end of the name: .csv, .jsonl, .ndjson]
+    #[arg(long)]
+    pub(crate) format: Option<FormatArg>,
+    /// Which column holds a field; other columns that are no field are then passed over
+    #[arg(long, value_name = "FIELD=COLUMN,...", value_delimiter = ',')]
+    pub(crate) map: Vec<String>,
+    /// Gives a field the same value in every row
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// How times are written: rfc3339, s, ms, us, ns (since 1970), or a strptime pattern in UTC
+    #[arg(long, value_name = "FORMAT", default_value = "rfc3339", value_parser = time_format)]
+    pub(crate) time_format: TimeFormat,
+    /// Count bad lines and write them to the quarantine instead of giving up
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Import a file although it was imported before
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Accept rows past the last retention tier, and keep everything from now on
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Take the import with this id back
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with_all = ["files", "format", "map", "set", "skip_bad", "again", "keep"]
+    )]
+    pub(crate) undo: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Comma-separated, with a header line
+    Csv,
+    /// One JSON object on each line
+    Jsonl,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Csv => Self::Csv,
+            FormatArg::Jsonl => Self::Jsonl,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Rows of any table, newest first (needs --table)
+    Metrics,
+    /// Rows of finished tasks, newest first
+    TaskMetrics,
+    /// Rows of agents' gauges, newest first
+    AgentMetrics,
+    /// Rows of swarms' gauges, newest first
+    SwarmMetrics,
+    /// One number for each interval of time
+    AggregateByTime,
+    /// The value at a rank (needs --percentile)
+    Percentile,
+    /// The mean
+    Average,
+    /// Agents by what their tasks add up to
+    TopAgents,
+    /// Tasks with the largest durations
+    SlowestTasks,
+    /// All tasks in nine numbers
+    Summary,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    /// What to ask
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: Method,
+
+    /// Only rows from this time on
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Filter")]
+    pub(crate) from: Option<Timestamp>,
+    /// Only rows before this time
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Filter")]
+    pub(crate) to: Option<Timestamp>,
+    /// Only rows of this long before now: 90s, 5m, 24h, 7d
+    #[arg(
+        long,
+        value_name = "LENGTH",
+        value_parser = length,
+        conflicts_with_all = ["from", "to"],
+        help_heading = "Filter"
+    )]
+    pub(crate) last: Option<i64>,
+    /// Only this task
+    #[arg(long, value_name = "ID", help_heading = "Filter")]
+    pub(crate) task_id: Option<String>,
+    /// Only this agent
+    #[arg(long, value_name = "ID", help_heading = "Filter")]
+    pub(crate) agent_id: Option<String>,
+    /// Only this swarm
+    #[arg(long, value_name = "ID", help_heading = "Filter")]
+    pub(crate) swarm_id: Option<String>,
+    /// Only this metric type; for top-agents what they are ordered by: task_count,
+    /// avg_duration_ms (the default), avg_tokens_used, success_rate
+    #[arg(long, value_name = "NAME", help_heading = "Filter")]
+    pub(crate) metric_type: Option<String>,
+    /// Only tasks that succeeded, or only those that failed
+    #[arg(long, value_name = "true|false", help_heading = "Filter")]
+    pub(crate) success: Option<bool>,
+
+    /// At most so many rows [default: 1000] or entries [default: 10, all buckets]
+    #[arg(long, value_name = "N|all", value_parser = limit, help_heading = "Page")]
+    pub(crate) limit: Option<Limit>,
+    /// Leave out so many rows or entries first
+    #[arg(long, value_name = "N", help_heading = "Page")]
+    pub(crate) offset: Option<usize>,
+    /// Go on after the page that ended with this cursor
+    #[arg(long, value_name = "TEXT", conflicts_with = "offset", help_heading = "Page")]
+    pub(crate) cursor: Option<String>,
+
+    /// Table to ask [default: task, where a method works on any]
+    #[arg(long, value_name = "task|agent|swarm", value_parser = table, help_heading = "Method")]
+    pub(crate) table: Option<Table>,
+    /// Column to compute with: duration_ms or tokens_used of tasks, value of gauges
+    /// [default: duration_ms or value]
+    #[arg(long, value_name = "FIELD", help_heading = "Method")]
+    pub(crate) field: Option<String>,
+    /// Rank from 0 to 1, as 0.95; may be given several times to `percentile`
+    #[arg(long, value_name = "P", value_parser = rank, help_heading = "Method")]
+    pub(crate) percentile: Vec<f64>,
+    /// Length of a bucket: minute, hour, day, week, month, or as 30s, 5m, 2h [default: hour]
+    #[arg(long, value_name = "INTERVAL", value_parser = interval, help_heading = "Method")]
+    pub(crate) interval: Option<Interval>,
+    /// What to compute in each bucket [default: avg]
+    #[arg(long, help_heading = "Method")]
+    pub(crate) agg: Option<Agg>,
+    /// Smallest or largest first [default: asc]
+    #[arg(long, help_heading = "Method")]
+    pub(crate) order: Option<OrderArg>,
+    /// Percentiles from digests alone, with a stated bound on the error of their rank
+    #[arg(long, help_heading = "Method")]
+    pub(crate) estimate: bool,
+
+    /// Fail if anything of the range is missing
+    #[arg(long, help_heading = "Coverage")]
+    pub(crate) strict: bool,
+    /// Compute from what is readable where some of it is damaged
+    #[arg(long, conflicts_with = "strict", help_heading = "Coverage")]
+    pub(crate) allow_partial: bool,
+
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// Do not guard text in CSV against being taken for a formula
+    #[arg(long, requires = "csv")]
+    pub(crate) raw: bool,
+    /// Say on standard error what was skipped, summarised and scanned
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Agg {
+    Avg,
+    Sum,
+    Count,
+    Min,
+    Max,
+    Percentile,
+}
+
+impl Agg {
+    /// With the rank that a percentile needs.
+    pub(crate) fn with_rank(self, rank: Option<f64>) -> Result<Aggregation, String> {
+        let plain = match self {
+            Self::Avg => Aggregation::Avg,
+            Self::Sum => Aggregation::Sum,
+            Self::Count => Aggregation::Count,
+            Self::Min => Aggregation::Min,
+            Self::Max => Aggregation::Max,
+            Self::Percentile => {
+                let missing = "--agg percentile: expected --percentile P with it";
+                return rank.map(Aggregation::Percentile).ok_or_else(|| missing.to_owned());
+            }
+        };
+        match rank {
+            None => Ok(plain),
+            Some(_) => Err("--percentile: expected --agg percentile with it".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderArg {
+    /// Smallest first
+    Asc,
+    /// Largest first
+    Desc,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Self {
+        match order {
+            OrderArg::Asc => Self::Ascending,
+            OrderArg::Desc => Self::Descending,
+        }
+    }
+}
+
+impl QueryArgs {
+    /// How percentiles are found.
+    pub(crate) fn how(&self) -> Percentile {
+        if self.estimate { Percentile::Estimate } else { Percentile::Exact }
+    }
+
+    /// What the top agents are ordered by.
+    pub(crate) fn top_by(&self) -> tallystone::Result<TopBy> {
+        TopBy::parse(self.metric_type.as_deref().unwrap_or("avg_duration_ms"))
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// A file of a store
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// Compute summaries anew as well, and compare
+    #[arg(long)]
+    pub(crate) deep: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Only the page of this command
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn length(text: &str) -> Result<i64, String> {
+    tallystone::time::parse_length(text)
+        .filter(|micros| *micros > 0)
+        .ok_or_else(|| "expected a length of time as 90s, 5m, 24h, 7d".to_owned())
+}
+
+fn table(text: &str) -> Result<Table, String> {
+    Table::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn time_format(text: &str) -> Result<TimeFormat, String> {
+    TimeFormat::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn interval(text: &str) -> Result<Interval, String> {
+    Interval::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    if text == "all" {
+        return Ok(Limit::All);
+    }
+    text.parse().map(Limit::Rows).map_err(|_| "expected a whole number, or all".to_owned())
+}
+
+fn rank(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|p| (0.0..=1.0).contains(p))
+        .ok_or_else(|| "expected a number from 0 to 1, as 0.95".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranks_limits_and_lengths() {
+        assert_eq!(rank("0.95"), Ok(0.95));
+        assert!(rank("95").is_err() && rank("NaN").is_err() && rank("-0.1").is_err());
+        assert_eq!(limit("all"), Ok(Limit::All));
+        assert_eq!(limit("5"), Ok(Limit::Rows(5)));
+        assert!(limit("-1").is_err());
+        assert_eq!(length("24h"), Ok(86_400_000_000));
+        assert!(length("0s").is_err() && length("24").is_err());
+    }
+
+    #[test]
+    fn a_percentile_needs_its_rank() {
+        assert_eq!(Agg::Percentile.with_rank(Some(0.5)), Ok(Aggregation::Percentile(0.5)));
+        assert!(Agg::Percentile.with_rank(None).is_err());
+        assert!(Agg::Sum.with_rank(Some(0.5)).is_err());
+        assert_eq!(Agg::Sum.with_rank(None), Ok(Aggregation::Sum));
+    }
+}

@@ -1,0 +1,90 @@
+//! The files that the command itself touches: sources of imports, and their rejected lines.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tallystone::Error;
+
+use crate::failure::Failure;
+
+/// Opens a source, which has to be a file that can be read twice.
+#[expect(clippy::disallowed_methods, reason = "outside the store")]
+pub(crate) fn open_source(path: &Path) -> Result<(File, u64), Failure> {
+    let failed = |cause| Failure::Store(Error::io("open", path, cause));
+    let file = File::open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?;
+    if !kind.is_file() {
+        let what = if kind.is_dir() { "a directory" } else { "not a regular file" };
+        return Err(Failure::Other(format!("{}: {what}, expected a file", path.display())));
+    }
+    Ok((file, kind.len()))
+}
+
+/// Lines that an import passed over. The file is made when there is one; unless it is
+/// kept, it goes with this value.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    path: PathBuf,
+    file: Option<io::BufWriter<File>>,
+}
+
+impl Rejected {
+    /// For the import with this id into the store in `dir`.
+    pub(crate) fn new(dir: &Path, id: &str) -> Self {
+        let path = dir.join("quarantine").join(format!("import-{id}.rejected"));
+        Self { path, file: None }
+    }
+
+    /// Writes a line as it stands, under a note that says what is wrong with it.
+    pub(crate) fn write(&mut self, note: &str, raw: &[u8]) -> tallystone::Result<()> {
+        let path = self.path.clone();
+        self.try_write(note, raw).map_err(|cause| Error::io("write", &path, cause))
+    }
+
+    fn try_write(&mut self, note: &str, raw: &[u8]) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(io::BufWriter::new(create(&self.path)?));
+        }
+        if let Some(file) = &mut self.file {
+            writeln!(file, "# {}", note.replace('\n', " "))?;
+            file.write_all(raw)?;
+            if !raw.ends_with(b"\n") {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the file complete; to be called before the import is committed.
+    pub(crate) fn sync(&mut self) -> tallystone::Result<()> {
+        let outcome = match &mut self.file {
+            Some(file) => file.flush().and_then(|()| file.get_ref().sync_all()),
+            None => Ok(()),
+        };
+        outcome.map_err(|cause| Error::io("write", &self.path, cause))
+    }
+
+    /// Keeps the file, and says where it is if there is one.
+    pub(crate) fn keep(mut self) -> Option<PathBuf> {
+        self.file.take().map(|_| self.path.clone())
+    }
+}
+
+impl Drop for Rejected {
+    #[expect(clippy::disallowed_methods, reason = "the command's own file")]
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // The import was given up, and with it its list; a leftover does no harm.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command's own file")]
+fn create(path: &Path) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    File::options().write(true).create_new(true).open(path)
+}

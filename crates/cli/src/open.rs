@@ -1,0 +1,65 @@
+//! Opening a store for a command: only writing commands create one.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use tallystone::Store;
+
+use crate::failure::Failure;
+use crate::output::escape;
+
+/// For reading; the store has to be there.
+pub(crate) fn for_reading(dir: &Path) -> Result<Store, Failure> {
+    expect_store(dir)?;
+    noted(Store::open_read_only(dir)?)
+}
+
+/// For changes to a store that has to be there.
+pub(crate) fn existing(dir: &Path) -> Result<Store, Failure> {
+    expect_store(dir)?;
+    noted(Store::open(dir)?)
+}
+
+/// For writing; the store is created in an absent or empty directory.
+pub(crate) fn for_writing(dir: &Path) -> Result<Store, Failure> {
+    noted(Store::open(dir)?)
+}
+
+fn expect_store(dir: &Path) -> Result<(), Failure> {
+    let what = match contents(dir)? {
+        Contents::Something => return Ok(()),
+        Contents::Nothing => "an empty directory",
+        Contents::Absent => "no such directory",
+    };
+    Err(Failure::Other(format!(
+        "{}: {what}, expected a store; create one with record, import or demo, \
+         or name another with --store",
+        dir.display()
+    )))
+}
+
+/// What is in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    Absent,
+    Nothing,
+    Something,
+}
+
+/// Looks whether there is anything in a directory.
+pub(crate) fn contents(dir: &Path) -> Result<Contents, Failure> {
+    match std::fs::read_dir(dir).map(|mut entries| entries.next()) {
+        Ok(Some(_)) => Ok(Contents::Something),
+        Ok(None) => Ok(Contents::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Contents::Absent),
+        Err(error) => Err(Failure::Store(tallystone::Error::io("open", dir, error))),
+    }
+}
+
+/// Says what opening found, if anything.
+fn noted(store: Store) -> Result<Store, Failure> {
+    for note in &store.recovery().notes {
+        let _ = writeln!(io::stderr().lock(), "note: {}", escape(note));
+    }
+    Ok(store)
+}

@@ -1,0 +1,74 @@
+//! Stats and checks of a sound store, and exit code 3 for a damaged one.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::support::Place;
+
+fn filled() -> Place {
+    let place = Place::new();
+    let mut text = String::from("timestamp,task_id,agent_id,duration_ms,success\n");
+    for number in 0..5_000 {
+        text.push_str(&format!("2026-01-01,t{number},a{},{number},true\n", number % 7));
+    }
+    place.file("in.csv", text.as_bytes());
+    place.ok("import in.csv --keep");
+    place
+}
+
+#[test]
+fn a_sound_store() {
+    let place = filled();
+    let stats = place.json("stats");
+    let rows = stats["tables"].as_array().unwrap().iter().map(|t| t["rows"].as_u64().unwrap());
+    assert_eq!(rows.sum::<u64>(), 5_000);
+    assert!(place.ok("stats").contains("5,000 rows in "));
+    for line in ["verify", "verify --deep"] {
+        let report = place.json(line);
+        assert_eq!(report["rows"], 5_000, "{line}");
+        assert_eq!(report["problems"].as_array().unwrap().len(), 0, "{line}");
+    }
+    assert!(place.ok("verify").ends_with("no problem found\n"));
+    let report = place.json("rebuild-catalog");
+    assert_eq!(report["rows"], 5_000);
+    assert_eq!(place.rows("task"), 5_000);
+}
+
+#[test]
+fn damage_is_met_with_3() {
+    let place = filled();
+    flip_a_byte(&data_file(&place.store().join("task_metrics")));
+    let run = place.run("verify");
+    assert_eq!(run.code, 3, "{}{}", run.out, run.err);
+    let run = place.run("query task-metrics --limit all --json");
+    assert_eq!(run.code, 3, "{}", run.err);
+    let page: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert!(!page["coverage"]["damaged"].as_array().unwrap().is_empty());
+    assert!(page["rows"].as_array().unwrap().len() < 5_000);
+    let run = place.run("query task-metrics --limit all --strict");
+    assert_eq!((run.code, run.out.as_str()), (3, ""), "{}", run.err);
+}
+
+/// The largest file with rows.
+fn data_file(dir: &Path) -> PathBuf {
+    let mut files = Vec::new();
+    for partition in std::fs::read_dir(dir).unwrap() {
+        for file in std::fs::read_dir(partition.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            files.push((path.metadata().unwrap().len(), path));
+        }
+    }
+    files.sort();
+    files.pop().unwrap().1
+}
+
+/// Behind the two headers, where the first rows are.
+fn flip_a_byte(path: &Path) {
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let offset = SeekFrom::Start(2 * 4096 + 200);
+    let mut byte = [0];
+    file.seek(offset).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(offset).unwrap();
+    file.write_all(&[byte[0] ^ 0x10]).unwrap();
+}

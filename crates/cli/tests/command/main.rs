@@ -1,0 +1,11 @@
+//! The command as its users see it: what it prints, and how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+mod damage;
+mod demo;
+mod import;
+mod query;
+mod record;
+mod support;
+mod usage;
