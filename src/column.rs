@@ -359,7 +359,9 @@ fn gather_coded(codes: &[u32], dictionary: &Strings, rows: &[u32]) -> Values {
         .iter()
         .map(|row| {
             let code = codes[*row as usize] as usize;
-            *map[code].get_or_insert_with(|| {
+            // Where all rows are null the dictionary may lack the code that stands there.
+            let Some(place) = map.get_mut(code) else { return 0 };
+            *place.get_or_insert_with(|| {
                 kept.push(dictionary.get(code));
                 u32::try_from(kept.len() - 1).expect("a dictionary has under 2^32 entries")
             })

@@ -78,6 +78,7 @@ mod report;
 pub mod row;
 pub mod schema;
 mod segment;
+mod selection;
 mod sketch;
 mod snapshot;
 mod store;

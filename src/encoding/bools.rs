@@ -5,6 +5,7 @@ use super::layout::tag;
 use super::{Chunk, Shape, ones, write_chunk};
 use crate::column::Bitmap;
 use crate::error::{Error, Result};
+use crate::selection::Selection;
 
 pub(super) fn encode(values: &Bitmap, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
     let (valid, set) = (shape.rows - shape.nulls, values.count_ones());
@@ -39,6 +40,15 @@ pub(super) fn decode(chunk: &Chunk<'_>, validity: Option<&Bitmap>) -> Result<Bit
         rows.for_each(|row| placed.set(row, stored.get(row)));
     }
     Ok(placed)
+}
+
+/// Decodes some of the stored values.
+pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Bitmap> {
+    let stored = decode_stored(chunk)?;
+    if *rows == Selection::Range(0..stored.len()) {
+        return Ok(stored);
+    }
+    Ok(rows.iter().map(|row| stored.get(row)).collect())
 }
 
 fn decode_stored(chunk: &Chunk<'_>) -> Result<Bitmap> {

@@ -5,6 +5,8 @@
 //! value x 10^e is an integer that fits a double exactly. We use one exponent per chunk
 //! and divide by 10^e when reading, which rounds once and so gives back the nearest double.
 
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 use zerocopy::little_endian::F64;
 
@@ -13,6 +15,7 @@ use super::layout::{EXPONENT_MAX, tag};
 use super::{Access, Chunk, Effort, Shape, cost, ints, write_chunk};
 use crate::error::Result;
 use crate::schema::ColumnType;
+use crate::selection::Selection;
 
 /// Values tried to find the exponent.
 const SAMPLE: usize = 256;
@@ -104,7 +107,7 @@ fn to_integer(value: f64, power: f64) -> Option<i64> {
 }
 
 #[inline(always)]
-fn to_float(integer: i64, power: f64) -> f64 {
+pub(super) fn to_float(integer: i64, power: f64) -> f64 {
     integer as f64 / power
 }
 
@@ -138,7 +141,78 @@ pub(super) fn decode(chunk: &Chunk<'_>) -> Result<Vec<f64>> {
             reader.end()?;
             Ok(raw.iter().map(|value| value.get()).collect())
         }
-        _ => decode_decimal(chunk, count),
+        _ => decode_decimal(chunk),
+    }
+}
+
+/// Decodes some of the stored values.
+pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<f64>> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    match chunk.encoding {
+        _ if *rows == Selection::Range(0..chunk.stored()) => decode(chunk),
+        tag::FLOAT_CONSTANT => {
+            let value = f64::from_bits(reader.u64()?);
+            reader.end()?;
+            Ok(vec![value; rows.len()])
+        }
+        tag::FLOAT_RAW => {
+            let raw = read_raw(&mut reader, chunk.stored())?;
+            reader.end()?;
+            Ok(rows.iter().filter_map(|row| raw.get(row)).map(|value| value.get()).collect())
+        }
+        _ => {
+            let decimal = Decimal::read(chunk)?;
+            let integers: Vec<i64> = ints::decode_some(&decimal.integers, rows)?;
+            let power = decimal.power;
+            let mut values: Vec<f64> = integers.iter().map(|int| to_float(*int, power)).collect();
+            decimal.put(rows, &mut values);
+            Ok(values)
+        }
+    }
+}
+
+/// Floats of a range of stored values, to be compared without decoding.
+pub(super) enum Numbers<'a> {
+    /// All the same value.
+    Same(f64),
+    /// As they are.
+    Raw(&'a [F64]),
+    /// Integers over a power of ten; the values of exceptions, and the integers that stand
+    /// in their places.
+    Decimal { integers: ints::Words<'a>, power: f64, apart: Vec<f64>, stray: Vec<i64> },
+}
+
+/// The numbers of a range of stored values.
+pub(super) fn numbers<'a>(chunk: &Chunk<'a>, rows: Range<usize>) -> Result<Numbers<'a>> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    match chunk.encoding {
+        tag::FLOAT_CONSTANT => {
+            let value = f64::from_bits(reader.u64()?);
+            reader.end()?;
+            Ok(Numbers::Same(value))
+        }
+        tag::FLOAT_RAW => {
+            let raw = read_raw(&mut reader, chunk.stored())?;
+            reader.end()?;
+            Ok(Numbers::Raw(raw.get(rows).unwrap_or_default()))
+        }
+        _ => {
+            let decimal = Decimal::read(chunk)?;
+            let of = ints::numbers(&decimal.integers, rows.clone())?;
+            let integers = if of.apart.is_empty() {
+                of.words
+            } else {
+                // Exceptions of both kinds may meet: the integers' are put in their places.
+                let range = Selection::Range(rows.clone());
+                ints::Words::Values(ints::decode_some(&decimal.integers, &range)?)
+            };
+            let inside = decimal.inside(&rows);
+            let positions = decimal.positions.get(inside.clone()).unwrap_or_default();
+            let stray = ints::decode_some(&decimal.integers, &Selection::Rows(positions.to_vec()))?;
+            let apart = decimal.apart.get(inside).unwrap_or_default();
+            let apart = apart.iter().map(|value| value.get()).collect();
+            Ok(Numbers::Decimal { integers, power: decimal.power, apart, stray })
+        }
     }
 }
 
@@ -147,26 +221,61 @@ fn read_raw<'a>(reader: &mut Reader<'a>, count: usize) -> Result<&'a [F64]> {
     <[F64]>::ref_from_bytes(bytes).map_err(|_| reader.corrupt("floats of other than 8 bytes"))
 }
 
-fn decode_decimal(chunk: &Chunk<'_>, count: usize) -> Result<Vec<f64>> {
-    let mut reader = Reader::new(chunk.body, "5.3");
-    let (exceptions, exponent) = (reader.count()?, reader.u8()?);
-    reader.zeros(3)?;
-    let Some(power) = POWERS.get(usize::from(exponent)).copied() else {
-        return Err(reader.corrupt(format!("exponent {exponent}")));
-    };
-    if exceptions > count {
-        return Err(reader.corrupt(format!("{exceptions} exceptions of {count} rows")));
+/// The parts of DECIMAL: integers, and positions and values of the exceptions.
+struct Decimal<'a> {
+    integers: Chunk<'a>,
+    power: f64,
+    positions: Vec<u32>,
+    apart: &'a [F64],
+}
+
+impl<'a> Decimal<'a> {
+    fn read(chunk: &Chunk<'a>) -> Result<Self> {
+        let count = chunk.stored();
+        let mut reader = Reader::new(chunk.body, "5.3");
+        let (exceptions, exponent) = (reader.count()?, reader.u8()?);
+        reader.zeros(3)?;
+        let Some(power) = POWERS.get(usize::from(exponent)).copied() else {
+            return Err(reader.corrupt(format!("exponent {exponent}")));
+        };
+        if exceptions > count {
+            return Err(reader.corrupt(format!("{exceptions} exceptions of {count} rows")));
+        }
+        let integers = chunk.nested(&mut reader, ColumnType::Int, count)?;
+        let positions = chunk.nested(&mut reader, ColumnType::Int, exceptions)?;
+        let positions = ints::rising(ints::decode(&positions)?, count)?;
+        let apart = read_raw(&mut reader, exceptions)?;
+        reader.end()?;
+        Ok(Self { integers, power, positions, apart })
     }
-    let integers: Vec<i64> = ints::decode(&chunk.nested(&mut reader, ColumnType::Int, count)?)?;
-    let positions = chunk.nested(&mut reader, ColumnType::Int, exceptions)?;
-    let positions = ints::rising(ints::decode(&positions)?, count)?;
-    let apart = read_raw(&mut reader, exceptions)?;
-    reader.end()?;
-    let mut values: Vec<f64> = integers.iter().map(|integer| to_float(*integer, power)).collect();
-    for (position, value) in positions.iter().zip(apart) {
-        if let Some(slot) = values.get_mut(widen(*position)) {
-            *slot = value.get();
+
+    /// Which of the exceptions lie in a range of rows.
+    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
+        let before = |row: usize| self.positions.partition_point(|at| widen(*at) < row);
+        before(rows.start)..before(rows.end)
+    }
+
+    /// Puts the exceptions among some rows into their places.
+    fn put(&self, rows: &Selection, values: &mut [f64]) {
+        let inside = self.inside(&rows.span());
+        let apart = self.positions.get(inside.clone()).unwrap_or_default();
+        for (position, value) in apart.iter().zip(self.apart.get(inside).unwrap_or_default()) {
+            let place = match rows {
+                Selection::Range(range) => Some(widen(*position) - range.start),
+                Selection::Rows(list) => list.binary_search(position).ok(),
+            };
+            if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
+                *slot = value.get();
+            }
         }
     }
+}
+
+fn decode_decimal(chunk: &Chunk<'_>) -> Result<Vec<f64>> {
+    let decimal = Decimal::read(chunk)?;
+    let integers: Vec<i64> = ints::decode(&decimal.integers)?;
+    let mut values: Vec<f64> =
+        integers.iter().map(|integer| to_float(*integer, decimal.power)).collect();
+    decimal.put(&Selection::Range(0..values.len()), &mut values);
     Ok(values)
 }

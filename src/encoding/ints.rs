@@ -8,16 +8,19 @@
 //! read them in place, and exceptions lie apart from them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use super::bytes::{Reader, padding, put_count, widen};
+use super::kernels::{self, Lane};
 use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
-use super::packed::{pack, packed_bytes, unpack};
+use super::packed::{pack, packed_bytes, unpack, unpack_some};
 use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
+use crate::selection::{Selection, index};
 
 /// Bytes of base, scale and width before the lanes.
 const FRAME_BYTES: usize = 24;
@@ -69,7 +72,7 @@ impl Value for u32 {
 
 /// Unsigned lanes of one width, as they lie in the chunk.
 #[derive(Clone, Copy, Debug)]
-enum Lanes<'a> {
+pub(super) enum Lanes<'a> {
     /// Of one byte.
     U8(&'a [u8]),
     /// Of two bytes.
@@ -92,7 +95,7 @@ impl<'a> Lanes<'a> {
     }
 
     /// Number of lanes: one per row.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::U8(lanes) => lanes.len(),
             Self::U16(lanes) => lanes.len(),
@@ -109,6 +112,77 @@ impl<'a> Lanes<'a> {
             Self::U32(lanes) => lanes.get(index).map(|lane| lane.get().into()),
             Self::U64(lanes) => lanes.get(index).map(|lane| lane.get()),
         }
+    }
+
+    /// The lanes of some rows; none if they are not all there.
+    fn slice(&self, rows: Range<usize>) -> Self {
+        match self {
+            Self::U8(lanes) => Self::U8(lanes.get(rows).unwrap_or_default()),
+            Self::U16(lanes) => Self::U16(lanes.get(rows).unwrap_or_default()),
+            Self::U32(lanes) => Self::U32(lanes.get(rows).unwrap_or_default()),
+            Self::U64(lanes) => Self::U64(lanes.get(rows).unwrap_or_default()),
+        }
+    }
+
+    fn pick<T: Value>(&self, base: i64, scale: i64, rows: &Selection) -> Vec<T> {
+        match rows {
+            Selection::Range(range) => self.slice(range.clone()).decode(base, scale),
+            Selection::Rows(list) => {
+                let lane = |row: &u32| self.get(widen(*row)).unwrap_or(0);
+                list.iter().map(|row| T::from_stored(value_of(lane(row), base, scale))).collect()
+            }
+        }
+    }
+
+    fn sum(&self, rows: Range<usize>) -> u64 {
+        match self.slice(rows) {
+            Self::U8(lanes) => kernels::sum(lanes),
+            Self::U16(lanes) => kernels::sum(lanes),
+            Self::U32(lanes) => kernels::sum(lanes),
+            Self::U64(lanes) => kernels::sum(lanes),
+        }
+    }
+
+    /// The largest word that lanes of this width can be.
+    pub(super) fn top(&self) -> u64 {
+        match self {
+            Self::U8(_) => u8::MAX.into(),
+            Self::U16(_) => u16::MAX.into(),
+            Self::U32(_) => u32::MAX.into(),
+            Self::U64(_) => u64::MAX,
+        }
+    }
+
+    /// Counts the lanes below `low` and appends those up to `high`, both at most `top`.
+    pub(super) fn split(&self, low: u64, high: u64, inside: &mut Vec<u64>) -> usize {
+        fn of<L: Lane>(lanes: &[L], low: u64, high: u64, inside: &mut Vec<u64>) -> usize {
+            kernels::split(lanes, L::narrow(low), L::narrow(high.saturating_sub(low)), inside)
+        }
+        match self {
+            Self::U8(lanes) => of(lanes, low, high, inside),
+            Self::U16(lanes) => of(lanes, low, high, inside),
+            Self::U32(lanes) => of(lanes, low, high, inside),
+            Self::U64(lanes) => of(lanes, low, high, inside),
+        }
+    }
+
+    /// The rows of a range whose lane is `lane`.
+    fn find(&self, lane: u64, rows: Range<usize>) -> Selection {
+        if lane > self.top() {
+            return Selection::NONE;
+        }
+        fn of<L: Lane>(lanes: &[L], lane: u64, first: usize) -> Vec<u32> {
+            let mut found = Vec::new();
+            kernels::find(lanes, L::narrow(lane), index(first), &mut found);
+            found
+        }
+        let found = match self.slice(rows.clone()) {
+            Self::U8(lanes) => of(lanes, lane, rows.start),
+            Self::U16(lanes) => of(lanes, lane, rows.start),
+            Self::U32(lanes) => of(lanes, lane, rows.start),
+            Self::U64(lanes) => of(lanes, lane, rows.start),
+        };
+        Selection::of_rows(found)
     }
 
     fn decode<T: Value>(&self, base: i64, scale: i64) -> Vec<T> {
@@ -539,6 +613,30 @@ struct Patches<'a> {
     values: Vec<i64>,
 }
 
+impl Patches<'_> {
+    /// Which of the exceptions lie in a range of rows.
+    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
+        let before = |row: usize| self.positions.partition_point(|at| widen(*at) < row);
+        before(rows.start)..before(rows.end)
+    }
+
+    /// Puts the exceptions among some rows into their places.
+    fn put<T: Value>(&self, rows: &Selection, values: &mut [T]) {
+        let inside = self.inside(&rows.span());
+        let apart = self.positions.get(inside.clone()).unwrap_or_default();
+        let apart = apart.iter().zip(self.values.get(inside).unwrap_or_default());
+        for (position, value) in apart {
+            let place = match rows {
+                Selection::Range(range) => Some(widen(*position) - range.start),
+                Selection::Rows(list) => list.binary_search(position).ok(),
+            };
+            if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
+                *slot = T::from_stored(*value);
+            }
+        }
+    }
+}
+
 fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let count = read_part_count(&mut reader, chunk.stored())?;
@@ -604,6 +702,163 @@ pub(super) fn reach(chunk: &Chunk<'_>) -> Result<Option<(i128, i128)>> {
     Ok((most <= i128::from(i64::MAX)).then_some((base, most)))
 }
 
+/// Decodes some of the stored values.
+pub(super) fn decode_some<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<T>> {
+    match chunk.encoding {
+        _ if *rows == Selection::Range(0..chunk.stored()) => decode(chunk),
+        tag::CONSTANT => Ok(vec![T::from_stored(read_constant(chunk)?); rows.len()]),
+        tag::LANES => {
+            let (base, scale, lanes) = read_lanes(chunk)?;
+            Ok(lanes.pick(base, scale, rows))
+        }
+        tag::PACKED => {
+            let (base, scale, bits, reader) = read_frame(chunk)?;
+            let value = |lane| T::from_stored(value_of(lane, base, scale));
+            unpack_some(reader.rest(), bits, chunk.stored(), rows, value).ok_or_else(|| {
+                let count = chunk.stored();
+                reader.corrupt(format!("not {count} lanes of {bits} bits and zero padding"))
+            })
+        }
+        tag::PATCHED => {
+            let patches = read_patches(chunk)?;
+            let mut values = decode_some(&patches.lanes, rows)?;
+            patches.put(rows, &mut values);
+            Ok(values)
+        }
+        tag::RUNS => Runs::read(chunk)?.pick(rows),
+        _ => pick_deltas(chunk, rows),
+    }
+}
+
+/// Values of a chunk of deltas: what precedes the first row wanted is only added up, and
+/// so is what lies between rows where adding up needs no unpacking.
+fn pick_deltas<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<T>> {
+    let (first, deltas) = read_deltas(chunk)?;
+    let span = rows.span();
+    let summed = matches!(deltas.encoding, tag::CONSTANT | tag::LANES);
+    match rows {
+        Selection::Rows(list) if summed => {
+            let (mut value, mut at) = (first, 0);
+            list.iter()
+                .map(|row| {
+                    let row = widen(*row);
+                    value = value.wrapping_add(sum(&deltas, at..row)?);
+                    at = row;
+                    Ok(T::from_stored(value))
+                })
+                .collect()
+        }
+        _ if span.is_empty() => Ok(Vec::new()),
+        _ => {
+            let mut value = first.wrapping_add(sum(&deltas, 0..span.start)?);
+            let between = Selection::Range(span.start..span.end - 1);
+            let deltas: Vec<i64> = decode_some(&deltas, &between)?;
+            let mut values = Vec::with_capacity(span.len());
+            values.push(T::from_stored(value));
+            values.extend(deltas.iter().map(|delta| {
+                value = value.wrapping_add(*delta);
+                T::from_stored(value)
+            }));
+            match rows {
+                Selection::Range(_) => Ok(values),
+                Selection::Rows(list) => {
+                    let value = |row: &u32| values.get(widen(*row) - span.start).copied();
+                    Ok(list.iter().filter_map(value).collect())
+                }
+            }
+        }
+    }
+}
+
+/// The sum of a range of stored values, modulo 2^64.
+fn sum(chunk: &Chunk<'_>, rows: Range<usize>) -> Result<i64> {
+    let count = rows.len() as u64;
+    let times = |value: i64| value.wrapping_mul(count.cast_signed());
+    match chunk.encoding {
+        _ if rows.is_empty() => Ok(0),
+        tag::CONSTANT => Ok(times(read_constant(chunk)?)),
+        tag::LANES => {
+            let (base, scale, lanes) = read_lanes(chunk)?;
+            let lanes = lanes.sum(rows).cast_signed().wrapping_mul(scale);
+            Ok(times(base).wrapping_add(lanes))
+        }
+        _ => {
+            let values: Vec<i64> = decode_some(chunk, &Selection::Range(rows))?;
+            Ok(values.iter().fold(0, |sum: i64, value| sum.wrapping_add(*value)))
+        }
+    }
+}
+
+/// The rows, among some, whose stored value is `value`.
+pub(super) fn find(chunk: &Chunk<'_>, value: i64, rows: &Selection) -> Result<Selection> {
+    match (chunk.encoding, rows) {
+        (tag::CONSTANT, _) => {
+            let all = read_constant(chunk)? == value;
+            Ok(if all { rows.clone() } else { Selection::NONE })
+        }
+        (tag::LANES, Selection::Range(range)) => {
+            let (base, scale, lanes) = read_lanes(chunk)?;
+            let offset = i128::from(value) - i128::from(base);
+            let scale = i128::from(scale.cast_unsigned());
+            let lane = u64::try_from(offset / scale).ok().filter(|_| offset % scale == 0);
+            Ok(lane.map_or(Selection::NONE, |lane| lanes.find(lane, range.clone())))
+        }
+        (tag::RUNS, Selection::Range(range)) => Runs::read(chunk)?.find(value, range.clone()),
+        _ => {
+            let values: Vec<i64> = decode_some(chunk, rows)?;
+            Ok(rows.clone().narrow(|position| values.get(position) == Some(&value)))
+        }
+    }
+}
+
+/// Values as they lie in a chunk, to be compared without decoding: words, each of which is
+/// `base + word * scale`.
+#[derive(Debug)]
+pub(super) enum Words<'a> {
+    /// All the same value.
+    Same(i64),
+    /// Lanes whose values do not leave the range of integers.
+    Lanes { base: i64, scale: i64, lanes: Lanes<'a> },
+    /// Decoded values.
+    Values(Vec<i64>),
+}
+
+/// The words of a range of stored values; values of exceptions, which have a word that
+/// says nothing; and those words.
+pub(super) struct Numbers<'a> {
+    pub(super) words: Words<'a>,
+    pub(super) apart: Vec<i64>,
+    pub(super) stray: Vec<u64>,
+}
+
+/// The numbers of a range of stored values.
+pub(super) fn numbers<'a>(chunk: &Chunk<'a>, rows: Range<usize>) -> Result<Numbers<'a>> {
+    let plain = |words| Numbers { words, apart: Vec::new(), stray: Vec::new() };
+    match chunk.encoding {
+        tag::CONSTANT => Ok(plain(Words::Same(read_constant(chunk)?))),
+        tag::LANES if reach(chunk)?.is_some() => {
+            let (base, scale, lanes) = read_lanes(chunk)?;
+            Ok(plain(Words::Lanes { base, scale, lanes: lanes.slice(rows) }))
+        }
+        tag::PATCHED => {
+            let patches = read_patches(chunk)?;
+            if reach(&patches.lanes)?.is_none() {
+                return Ok(plain(Words::Values(decode_some(chunk, &Selection::Range(rows))?)));
+            }
+            let (base, scale, lanes) = read_lanes(&patches.lanes)?;
+            let inside = patches.inside(&rows);
+            let positions = patches.positions.get(inside.clone()).unwrap_or_default();
+            let stray = positions.iter().filter_map(|position| lanes.get(widen(*position)));
+            Ok(Numbers {
+                words: Words::Lanes { base, scale, lanes: lanes.slice(rows) },
+                apart: patches.values.get(inside).unwrap_or_default().to_vec(),
+                stray: stray.collect(),
+            })
+        }
+        _ => Ok(plain(Words::Values(decode_some(chunk, &Selection::Range(rows))?))),
+    }
+}
+
 /// Decodes the stored values, as many as the body has.
 pub(super) fn decode<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
     let count = chunk.stored();
@@ -621,54 +876,100 @@ pub(super) fn decode<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
                 })
         }
         tag::PATCHED => decode_patched(chunk),
-        tag::RUNS => decode_runs(chunk, count),
-        _ => decode_delta(chunk, count),
+        tag::RUNS => Runs::read(chunk)?.pick(&Selection::Range(0..count)),
+        _ => pick_deltas(chunk, &Selection::Range(0..count)),
     }
 }
 
 fn decode_patched<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
     let patches = read_patches(chunk)?;
     let mut values: Vec<T> = decode(&patches.lanes)?;
-    for (position, value) in patches.positions.iter().zip(&patches.values) {
-        if let Some(slot) = values.get_mut(widen(*position)) {
-            *slot = T::from_stored(*value);
+    patches.put(&Selection::Range(0..values.len()), &mut values);
+    Ok(values)
+}
+
+/// Runs of equal values: the values, and where each run ends.
+struct Runs {
+    values: Vec<i64>,
+    ends: Vec<u64>,
+}
+
+impl Runs {
+    fn read(chunk: &Chunk<'_>) -> Result<Self> {
+        let count = chunk.stored();
+        let mut reader = Reader::new(chunk.body, "5.1");
+        let runs = read_part_count(&mut reader, count)?;
+        let values: Vec<i64> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
+        let lengths: Vec<u32> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
+        reader.end()?;
+        let mut end = 0;
+        let ends: Vec<u64> = lengths
+            .iter()
+            .map(|length| {
+                end += u64::from(*length);
+                end
+            })
+            .collect();
+        if end != count as u64 || lengths.contains(&0) {
+            return Err(reader.corrupt(format!("runs of {end} rows, expected {count}")));
+        }
+        Ok(Self { values, ends })
+    }
+
+    /// The parts of a range that lie in one run each, with the run's value.
+    fn parts(&self, rows: Range<usize>) -> impl Iterator<Item = (i64, Range<usize>)> + '_ {
+        let first = self.ends.partition_point(|end| *end <= rows.start as u64);
+        let runs = self.values.iter().zip(&self.ends).skip(first);
+        let mut start = rows.start;
+        runs.map_while(move |(value, end)| {
+            let end = usize::try_from(*end).unwrap_or(usize::MAX).min(rows.end);
+            let part = std::mem::replace(&mut start, end)..end;
+            (!part.is_empty()).then_some((*value, part))
+        })
+    }
+
+    fn pick<T: Value>(&self, rows: &Selection) -> Result<Vec<T>> {
+        let mut picked = Vec::with_capacity(rows.len());
+        match rows {
+            Selection::Range(range) => {
+                for (value, part) in self.parts(range.clone()) {
+                    picked.resize(picked.len() + part.len(), T::from_stored(value));
+                }
+            }
+            Selection::Rows(list) => {
+                let mut run = 0;
+                for row in list {
+                    while self.ends.get(run).is_some_and(|end| *end <= u64::from(*row)) {
+                        run += 1;
+                    }
+                    picked.extend(self.values.get(run).map(|value| T::from_stored(*value)));
+                }
+            }
+        }
+        if picked.len() == rows.len() {
+            Ok(picked)
+        } else {
+            Err(Error::corrupt("5.1", "a row beyond the last run"))
         }
     }
-    Ok(values)
+
+    fn find(&self, value: i64, rows: Range<usize>) -> Result<Selection> {
+        let parts = self.parts(rows).filter(|(have, _)| *have == value);
+        let parts: Vec<Range<usize>> = parts.map(|(_, part)| part).collect();
+        Ok(Selection::of(&parts))
+    }
 }
 
-fn decode_runs<T: Value>(chunk: &Chunk<'_>, count: usize) -> Result<Vec<T>> {
+/// The first value of a chunk of deltas, and the deltas.
+fn read_deltas<'a>(chunk: &Chunk<'a>) -> Result<(i64, Chunk<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.1");
-    let runs = read_part_count(&mut reader, count)?;
-    let values: Vec<T> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
-    let lengths: Vec<u32> = decode(&chunk.nested(&mut reader, ColumnType::Int, runs)?)?;
-    reader.end()?;
-    let total: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
-    if total != count as u64 || lengths.contains(&0) {
-        return Err(reader.corrupt(format!("runs of {total} rows, expected {count}")));
-    }
-    let mut all = Vec::with_capacity(count);
-    for (value, length) in values.iter().zip(&lengths) {
-        all.resize(all.len() + widen(*length), *value);
-    }
-    Ok(all)
-}
-
-fn decode_delta<T: Value>(chunk: &Chunk<'_>, count: usize) -> Result<Vec<T>> {
-    let mut reader = Reader::new(chunk.body, "5.1");
-    let mut value = reader.i64()?;
-    let Some(deltas) = count.checked_sub(1) else {
+    let first = reader.i64()?;
+    let Some(count) = chunk.stored().checked_sub(1) else {
         return Err(reader.corrupt("deltas of no rows"));
     };
-    let deltas: Vec<i64> = decode(&chunk.nested(&mut reader, ColumnType::Int, deltas)?)?;
+    let deltas = chunk.nested(&mut reader, ColumnType::Int, count)?;
     reader.end()?;
-    let mut values = Vec::with_capacity(count);
-    values.push(T::from_stored(value));
-    values.extend(deltas.iter().map(|delta| {
-        value = value.wrapping_add(*delta);
-        T::from_stored(value)
-    }));
-    Ok(values)
+    Ok((first, deltas))
 }
 
 #[cfg(test)]

@@ -15,12 +15,17 @@ mod bools;
 mod bytes;
 mod floats;
 mod ints;
+mod kernels;
 mod layout;
 mod numbered;
+mod numbers;
 mod packed;
 mod text;
 
+use std::ops::Range;
 use std::sync::Arc;
+
+pub(crate) use self::numbers::Numbers;
 
 use self::bytes::{Reader, pad, padding, put_count};
 use self::layout::{FLAG_DENSE, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag};
@@ -28,6 +33,7 @@ use crate::column::{Bitmap, Column, Strings, Values};
 use crate::error::{Error, Result};
 use crate::limits::FRAME_ROWS_MAX;
 use crate::schema::ColumnType;
+use crate::selection::{Selection, index};
 
 /// How much work an encoder puts into the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,6 +336,90 @@ impl<'a> Chunk<'a> {
         Ok(Column { values, validity })
     }
 
+    /// Decodes some rows. Checks what it reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn decode_some(
+        &self,
+        rows: &Selection,
+        dictionary: Option<&Arc<Strings>>,
+    ) -> Result<Column> {
+        if *rows == Selection::Range(0..self.rows) {
+            return self.decode(dictionary);
+        }
+        if rows.span().end > self.rows {
+            return Err(Error::invalid("a row that the chunk does not have"));
+        }
+        let Some(validity) = self.validity()? else {
+            return Ok(Column::new(self.stored_some(rows, dictionary)?));
+        };
+        let picked: Bitmap = rows.iter().map(|row| validity.get(row)).collect();
+        let nulls = picked.len() - picked.count_ones();
+        if self.dense {
+            let stored = dense_rows(&validity, rows);
+            let values = self.stored_some(&stored, dictionary)?;
+            if nulls == 0 {
+                return Ok(Column::new(values));
+            }
+            return Ok(Column { values: spread(values, &picked), validity: Some(picked) });
+        }
+        let mut values = self.stored_some(rows, dictionary)?;
+        let null_rows = || zeros(picked.as_bytes(), picked.len());
+        match &mut values {
+            Values::Int(values) => null_rows().for_each(|row| values[row] = 0),
+            Values::Float(values) => null_rows().for_each(|row| values[row] = 0.0),
+            Values::Bool(values) => null_rows().for_each(|row| values.set(row, false)),
+            Values::Coded { codes, .. } => null_rows().for_each(|row| codes[row] = 0),
+            // Text with nulls is dense.
+            Values::Text(_) => return self.decode(dictionary).map(|all| all.gather(&list(rows))),
+        }
+        Ok(Column { values, validity: (nulls > 0).then_some(picked) })
+    }
+
+    /// Decodes some of the values in the body.
+    fn stored_some(&self, rows: &Selection, dictionary: Option<&Arc<Strings>>) -> Result<Values> {
+        match self.kind {
+            ColumnType::Timestamp | ColumnType::Int => {
+                ints::decode_some(self, rows).map(Values::Int)
+            }
+            ColumnType::Float => floats::decode_some(self, rows).map(Values::Float),
+            ColumnType::Bool => bools::decode_some(self, rows).map(Values::Bool),
+            ColumnType::Dimension | ColumnType::Text | ColumnType::Json => {
+                text::decode_some(self, rows, dictionary)
+            }
+        }
+    }
+
+    /// The rows, among some, whose text is `text`, whose code in the segment's dictionary
+    /// is `code`, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn find_text(
+        &self,
+        text: &str,
+        code: Option<u32>,
+        rows: &Selection,
+    ) -> Result<Selection> {
+        if self.nulls == 0 {
+            return text::find(self, text, code, rows);
+        }
+        // A null row has a code or an empty text in its place, which says nothing.
+        Err(Error::corrupt("4.2", "a column that is never null has nulls"))
+    }
+
+    /// Numbers of a range of rows, to be compared without decoding.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn numbers(&self, rows: Range<usize>) -> Result<Numbers<'a>> {
+        Numbers::of(self, rows)
+    }
+
     /// Whether a row may hold `text`: false only when that is certain. Reads a few bytes.
     pub(crate) fn might_contain(&self, text: &str) -> bool {
         text::might_contain(self, text).unwrap_or(true)
@@ -370,6 +460,71 @@ impl<'a> Chunk<'a> {
         let validity = self.validity.len() + padding(self.validity.len());
         HEADER_BYTES + validity + self.body.len() + padding(self.body.len())
     }
+}
+
+/// Positions among the stored values of those rows that have one.
+fn dense_rows(validity: &Bitmap, rows: &Selection) -> Selection {
+    let span = rows.span();
+    let mut before = count_ones(validity, 0..span.start);
+    if let Selection::Range(range) = rows {
+        return Selection::Range(before..before + count_ones(validity, range.clone()));
+    }
+    let mut at = span.start;
+    let mut stored = Vec::new();
+    rows.for_each(|row| {
+        before += count_ones(validity, at..row);
+        at = row;
+        if validity.get(row) {
+            stored.push(index(before));
+        }
+    });
+    Selection::of_rows(stored)
+}
+
+/// Set bits of a range.
+fn count_ones(bitmap: &Bitmap, range: Range<usize>) -> usize {
+    let bytes = bitmap.as_bytes();
+    let (first, last) = (range.start / 8, range.end / 8);
+    let low = |bit: usize| bytes.get(bit / 8).map_or(0, |byte| byte & !(u8::MAX << (bit % 8)));
+    let whole = bytes.get(first..last).unwrap_or_default();
+    let ones: usize = whole.iter().map(|byte| byte.count_ones() as usize).sum();
+    ones + low(range.end).count_ones() as usize - low(range.start).count_ones() as usize
+}
+
+/// Puts values in the places of the set bits.
+fn spread(values: Values, validity: &Bitmap) -> Values {
+    fn over<T: Copy + Default>(values: &[T], validity: &Bitmap) -> Vec<T> {
+        let mut placed = vec![T::default(); validity.len()];
+        ones(validity.as_bytes()).zip(values).for_each(|(row, value)| placed[row] = *value);
+        placed
+    }
+    match values {
+        Values::Int(values) => Values::Int(over(&values, validity)),
+        Values::Float(values) => Values::Float(over(&values, validity)),
+        Values::Bool(values) => {
+            let mut placed = Bitmap::filled(validity.len(), false);
+            ones(validity.as_bytes())
+                .zip(values.iter())
+                .for_each(|(row, value)| placed.set(row, value));
+            Values::Bool(placed)
+        }
+        Values::Coded { codes, dictionary } => {
+            Values::Coded { codes: over(&codes, validity), dictionary }
+        }
+        Values::Text(strings) => {
+            let mut placed = Strings::with_capacity(validity.len(), strings.text_bytes());
+            let mut stored = strings.iter();
+            for valid in validity.iter() {
+                placed.push(if valid { stored.next().unwrap_or_default() } else { "" });
+            }
+            Values::Text(placed)
+        }
+    }
+}
+
+/// The rows of a selection, one by one.
+fn list(rows: &Selection) -> Vec<u32> {
+    rows.iter().map(index).collect()
 }
 
 /// Whether a column of the type may have the encoding (spec 5, table of tags).
@@ -451,8 +606,78 @@ mod tests {
                 let texts = (0..column.len()).filter_map(|row| column.text(row));
                 texts.for_each(|text| assert!(chunk.might_contain(text), "{text:?}"));
             }
+            check_parts(&chunk, &decoded);
             chunk.encoding
         })
+    }
+
+    /// Compares what is read of some rows with the same rows of the whole.
+    fn check_parts(chunk: &Chunk<'_>, whole: &Column) {
+        let rows = whole.len();
+        let every = |step: usize, from: usize| (from..rows).step_by(step).map(index).collect();
+        let scattered = (0..rows).filter(|row| mix(*row).is_multiple_of(5)).map(index);
+        let selections = [
+            Selection::NONE,
+            Selection::Range(rows / 3..rows),
+            Selection::Range(rows / 4..rows / 2 + rows / 5),
+            Selection::Range(0..rows.min(1)),
+            Selection::Rows(every(2, 0)),
+            Selection::Rows(every(97, 5)),
+            Selection::of_rows(scattered.collect()),
+        ];
+        for rows in selections {
+            let some = chunk.decode_some(&rows, None).unwrap();
+            let list = list(&rows);
+            same(&whole.gather(&list), &some);
+            if whole.validity.is_none() && kind_of(whole).is_text() {
+                let found = |text: &str| -> Vec<u32> {
+                    let is_it = |row: &&u32| whole.text(**row as usize) == Some(text);
+                    list.iter().filter(is_it).copied().collect()
+                };
+                for text in list.iter().take(3).filter_map(|row| whole.text(*row as usize)) {
+                    let same = chunk.find_text(text, None, &rows).unwrap();
+                    assert_eq!(self::list(&same), found(text));
+                    let longer = format!("{text}0");
+                    let other = chunk.find_text(&longer, None, &rows).unwrap();
+                    assert_eq!(self::list(&other), found(&longer));
+                }
+            }
+            if let (Selection::Range(range), Values::Int(_) | Values::Float(_)) =
+                (rows, &whole.values)
+            {
+                check_numbers(&chunk.numbers(range).unwrap(), &some);
+            }
+        }
+    }
+
+    /// Splits numbers at windows around some of them, and compares with plain loops.
+    fn check_numbers(numbers: &Numbers<'_>, column: &Column) {
+        let key = |row| {
+            let float = |value| crate::format::order::float_key(value);
+            column.int(row).or_else(|| column.float(row).map(float))
+        };
+        let mut keys: Vec<i64> = (0..column.len()).filter_map(key).collect();
+        keys.sort_unstable();
+        let bounds: Vec<i64> = keys.iter().step_by(keys.len() / 5 + 1).copied().collect();
+        let bounds = [i64::MIN, 0, i64::MAX].into_iter().chain(bounds);
+        for low in bounds {
+            for width in [0, 3, 1 << 20, i64::MAX] {
+                let high = low.saturating_add(width);
+                let mut inside = vec![7];
+                let Some(below) = numbers.split(low, high, &mut inside) else {
+                    assert_eq!(inside, [7], "nothing is left behind");
+                    continue;
+                };
+                let (start, end) = (
+                    keys.partition_point(|key| *key < low),
+                    keys.partition_point(|key| *key <= high),
+                );
+                assert_eq!(below, start, "below {low}");
+                inside.remove(0);
+                inside.sort_unstable();
+                assert_eq!(inside, keys[start..end], "{low} to {high}");
+            }
+        }
     }
 
     fn ints(values: Vec<i64>) -> Column {

@@ -12,9 +12,10 @@ use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, tag};
 use super::text::{Stored, checked_strings, ends_of};
 use super::{Access, Chunk, Effort, Shape, ints, write_chunk};
 use crate::column::Strings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::TEXT_BYTES_MAX;
 use crate::schema::ColumnType;
+use crate::selection::{Selection, index};
 
 /// Templates that a chunk may have before their share of the rows decides against it.
 const TEMPLATES_MIN: usize = 16;
@@ -26,6 +27,16 @@ struct Template<'a> {
     width: u32,
     min: u64,
     max: u64,
+}
+
+impl Template<'_> {
+    /// The number of a string of the template, if it is in the range.
+    fn number(&self, text: &str) -> Option<u64> {
+        let digits = text.as_bytes().strip_prefix(self.prefix)?;
+        let shape = digits.len() == self.width as usize && digits.iter().all(u8::is_ascii_digit);
+        let number = number_of(digits);
+        (shape && (self.min..=self.max).contains(&number)).then_some(number)
+    }
 }
 
 /// Cuts off the digits at the end, at most [`DIGITS_MAX`] of them.
@@ -151,15 +162,43 @@ fn read_templates<'a>(reader: &mut Reader<'a>) -> Result<Vec<Template<'a>>> {
 
 /// Decodes the stored strings.
 pub(super) fn decode(chunk: &Chunk<'_>) -> Result<Strings> {
+    decode_some(chunk, &Selection::Range(0..chunk.stored()))
+}
+
+/// Decodes some of the stored strings.
+pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Strings> {
+    let (templates, codes, numbers) = read_parts(chunk)?;
+    let codes: Vec<u32> = ints::decode_some(&codes, rows)?;
+    let numbers: Vec<i64> = ints::decode_some(&numbers, rows)?;
+    let ends = ends(&templates, &codes, &numbers)
+        .ok_or_else(|| Error::corrupt("5.4", "a number or a template out of its range"))?;
+    checked_strings(spell(&templates, &codes, &numbers, &ends), ends)
+}
+
+/// The templates, and the chunks of their codes and of the numbers.
+fn read_parts<'a>(chunk: &Chunk<'a>) -> Result<(Vec<Template<'a>>, Chunk<'a>, Chunk<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let templates = read_templates(&mut reader)?;
     let codes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
     let numbers = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
     reader.end()?;
-    let (codes, numbers): (Vec<u32>, Vec<i64>) = (ints::decode(&codes)?, ints::decode(&numbers)?);
-    let ends = ends(&templates, &codes, &numbers)
-        .ok_or_else(|| reader.corrupt("a number or a template out of its range"))?;
-    checked_strings(spell(&templates, &codes, &numbers, &ends), ends)
+    Ok((templates, codes, numbers))
+}
+
+/// The rows, among some, whose string is `text`: those of its template and its number, and
+/// as a string can be cut in one way only, there is one such template at most.
+pub(super) fn find(chunk: &Chunk<'_>, text: &str, rows: &Selection) -> Result<Selection> {
+    let (templates, codes, numbers) = read_parts(chunk)?;
+    let mut found: Vec<usize> = Vec::new();
+    for (code, template) in (0i64..).zip(&templates) {
+        let Some(number) = template.number(text) else { continue };
+        let same = ints::find(&numbers, number.cast_signed(), rows)?;
+        found.extend(ints::find(&codes, code, &same)?.iter());
+    }
+    // Templates of a foreign writer may overlap.
+    found.sort_unstable();
+    found.dedup();
+    Ok(Selection::of_rows(found.into_iter().map(index).collect()))
 }
 
 /// Checks every row's template and number and adds the lengths up; `None` if one is wrong,
@@ -259,13 +298,7 @@ fn eight_digits(number: u64) -> u64 {
 pub(super) fn might_contain(chunk: &Chunk<'_>, text: &str) -> Result<bool> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let templates = read_templates(&mut reader)?;
-    let allowed = |template: &Template<'_>| {
-        let digits = text.as_bytes().strip_prefix(template.prefix)?;
-        let shape =
-            digits.len() == template.width as usize && digits.iter().all(u8::is_ascii_digit);
-        shape.then(|| (template.min..=template.max).contains(&number_of(digits)))
-    };
-    Ok(templates.iter().any(|template| allowed(template) == Some(true)))
+    Ok(templates.iter().any(|template| template.number(text).is_some()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! and one kernel per width unpacks it with constant shifts.
 
 use super::layout::PACKED_BITS_MAX;
+use crate::selection::Selection;
 
 /// Lanes that start on a byte together.
 const GROUP: usize = 8;
@@ -60,6 +61,44 @@ pub(super) fn unpack<T: Copy + Default>(
         rest = rest.get(GROUPS * usize::from(bits)..).unwrap_or_default();
     }
     Some(values)
+}
+
+/// Unpacks the lanes of some rows below `count`; `None` as [`unpack`].
+pub(super) fn unpack_some<T: Copy + Default>(
+    bytes: &[u8],
+    bits: u8,
+    count: usize,
+    rows: &Selection,
+    value: impl Fn(u64) -> T,
+) -> Option<Vec<T>> {
+    let width = usize::from(bits);
+    if bits == 0 || bits > PACKED_BITS_MAX || bytes.len() != packed_bytes(count, bits) {
+        return None;
+    }
+    match rows {
+        Selection::Range(range) => {
+            // From the group of the first row on; the lanes before it are dropped.
+            let start = range.start / GROUP * GROUP;
+            let end = range.end.next_multiple_of(GROUP).min(count);
+            let part = bytes.get(start / GROUP * width..(end * width).div_ceil(8))?;
+            let mut values = unpack(part, bits, end.checked_sub(start)?, value)?;
+            values.truncate(range.end - start);
+            values.drain(..range.start - start);
+            Some(values)
+        }
+        Selection::Rows(list) => {
+            let mask = (1u64 << bits) - 1;
+            let lane = |row: &u32| {
+                let bit = *row as usize * width;
+                // A lane of at most 56 bits lies within eight bytes of where it starts.
+                let mut word = [0; 8];
+                let near = bytes.get(bit / 8..).unwrap_or_default();
+                word.iter_mut().zip(near).for_each(|(to, from)| *to = *from);
+                value(u64::from_le_bytes(word) >> (bit % 8) & mask)
+            };
+            Some(list.iter().map(lane).collect())
+        }
+    }
 }
 
 /// Unpacks groups until the bytes or the room end; bytes past the end count as zeros.

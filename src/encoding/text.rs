@@ -17,6 +17,7 @@ use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, ones, write_chun
 use crate::column::{Bitmap, Strings, Values};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
+use crate::selection::{Selection, index};
 
 /// zstd level of sealed chunks.
 const ZSTD_LEVEL: i32 = 3;
@@ -324,21 +325,82 @@ pub(super) fn decode(
     let Some(parts) = codes(chunk)? else {
         return Ok(Values::Text(place(decode_strings(chunk)?, validity)?));
     };
-    let dictionary = match (parts.dictionary()?, segment) {
-        (Some(local), _) => Arc::new(local),
-        (None, Some(segment)) => Arc::clone(segment),
-        (None, None) => return Err(Error::corrupt("5.4", "codes without a segment dictionary")),
-    };
+    let dictionary = dictionary_of(&parts, segment)?;
     let codes = chunk.place(ints::decode::<u32>(&parts.codes)?, validity);
-    let most = codes.iter().copied().max().map_or(0, widen);
     // Null rows have code 0, which an empty dictionary lacks: nobody looks it up.
-    if most >= dictionary.len() && chunk.nulls < chunk.rows {
-        return Err(Error::corrupt(
-            "5.4",
-            format!("code {most} of a dictionary of {} entries", dictionary.len()),
-        ));
+    if chunk.nulls < chunk.rows {
+        check_codes(&codes, &dictionary)?;
     }
     Ok(Values::Coded { codes, dictionary })
+}
+
+/// Decodes some of the stored rows, all of which have a value. Text that has to be
+/// decompressed, or whose place the lengths before it tell, is decoded as a whole first.
+pub(super) fn decode_some(
+    chunk: &Chunk<'_>,
+    rows: &Selection,
+    segment: Option<&Arc<Strings>>,
+) -> Result<Values> {
+    if let Some(parts) = codes(chunk)? {
+        let dictionary = dictionary_of(&parts, segment)?;
+        let codes: Vec<u32> = ints::decode_some(&parts.codes, rows)?;
+        check_codes(&codes, &dictionary)?;
+        return Ok(Values::Coded { codes, dictionary });
+    }
+    if chunk.encoding == tag::TEXT_NUMBERED {
+        return Ok(Values::Text(numbered::decode_some(chunk, rows)?));
+    }
+    let all = decode_strings(chunk)?;
+    let mut some = Strings::new();
+    rows.iter().filter(|row| *row < all.len()).for_each(|row| some.push(all.get(row)));
+    Ok(Values::Text(some))
+}
+
+/// The rows, among some, whose text is `text`; `code` is its code in the segment's
+/// dictionary, if it has one. The chunk has no nulls.
+pub(super) fn find(
+    chunk: &Chunk<'_>,
+    text: &str,
+    code: Option<u32>,
+    rows: &Selection,
+) -> Result<Selection> {
+    if let Some(parts) = codes(chunk)? {
+        let code = match parts.dictionary()? {
+            Some(local) => local.iter().position(|have| have == text).map(index),
+            None => code,
+        };
+        return match code {
+            Some(code) => ints::find(&parts.codes, code.into(), rows),
+            None => Ok(Selection::NONE),
+        };
+    }
+    if chunk.encoding == tag::TEXT_NUMBERED {
+        return numbered::find(chunk, text, rows);
+    }
+    let all = decode_strings(chunk)?;
+    let is_it = |position| {
+        let row = rows.row(position);
+        row < all.len() && all.get(row) == text
+    };
+    Ok(rows.clone().narrow(is_it))
+}
+
+fn dictionary_of(parts: &Codes<'_>, segment: Option<&Arc<Strings>>) -> Result<Arc<Strings>> {
+    match (parts.dictionary()?, segment) {
+        (Some(local), _) => Ok(Arc::new(local)),
+        (None, Some(segment)) => Ok(Arc::clone(segment)),
+        (None, None) => Err(Error::corrupt("5.4", "codes without a segment dictionary")),
+    }
+}
+
+fn check_codes(codes: &[u32], dictionary: &Strings) -> Result<()> {
+    match codes.iter().copied().max().map(widen) {
+        Some(most) if most >= dictionary.len() => Err(Error::corrupt(
+            "5.4",
+            format!("code {most} of a dictionary of {} entries", dictionary.len()),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Puts stored strings into their rows and "" into the null ones.

@@ -15,11 +15,11 @@ use crate::query::number::Numeric;
 use crate::query::percentile::{check_share, rank, select_ranks};
 use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
 use crate::query::scan::{
-    Selection, coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block,
-    unexpected,
+    coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block, unexpected,
 };
 use crate::schema::Schema;
 use crate::segment::{Cell, LastValue};
+use crate::selection::Selection;
 use crate::sketch::stats::Stats;
 use crate::time::{Interval, MICROS_PER_SECOND, Timestamp};
 
@@ -141,7 +141,7 @@ pub(crate) fn total(
         for piece in source.pieces(question, Need::default()) {
             if let Piece::Rows(rows) = &piece {
                 scan(question, source, ledger, rows, &wanted.columns, |scanned| {
-                    tally.add_rows(wanted, &scanned.columns, &scanned.rows)
+                    tally.add_rows(wanted, &scanned.columns, &scanned.all())
                 })?;
             } else {
                 let cells = source.cells(&piece);
@@ -221,7 +221,7 @@ pub(crate) fn newest_value(
                     scan_block(question, source, ledger, block, from_ref(&rows), &[0, column])?;
                 if let Some(found) = found {
                     let stamps = stamps_of(&found.columns[0])?;
-                    newest_of(&mut newest, stamps, &found.columns[1], &found.rows);
+                    newest_of(&mut newest, stamps, &found.columns[1], &found.all());
                 }
             }
         }
@@ -321,20 +321,17 @@ impl Series<'_> {
         let found = scan_block(self.question, source, ledger, block, rows, columns)?;
         let Some(found) = found else { return Ok(()) };
         if one {
-            return self.add(self.interval.bucket_start(min), &found.columns, &found.rows);
+            return self.add(self.interval.bucket_start(min), &found.columns, &found.all());
         }
         let stamps = stamps_of(&found.columns[1])?;
         // Neighbours mostly share a bucket: rows are added by runs.
         let mut from = 0;
-        while from < found.rows.len() {
-            let start = self.interval.bucket_start(stamps[found.rows.row(from)]);
+        while from < stamps.len() {
+            let start = self.interval.bucket_start(stamps[from]);
             let bucket = start..self.interval.next_bucket(start);
-            let mut to = from + 1;
-            while to < found.rows.len() && bucket.contains(&stamps[found.rows.row(to)]) {
-                to += 1;
-            }
-            self.add(start, &found.columns, &found.rows.slice(from..to))?;
-            from = to;
+            let run = stamps[from..].iter().take_while(|stamp| bucket.contains(stamp)).count();
+            self.add(start, &found.columns, &Selection::Range(from..from + run))?;
+            from += run;
         }
         Ok(())
     }
@@ -506,7 +503,7 @@ pub(crate) fn groups(
         scan(question, source, ledger, &source.all_rows(), &columns, |scanned| {
             let (codes, dictionary) = coded(&scanned.columns[key_position])?;
             names.enter(&dictionary);
-            for (code, rows) in group(&codes, &scanned.rows) {
+            for (code, rows) in group(&codes, &scanned.all()) {
                 let number = names.number(code);
                 if found.len() < names.len() {
                     found.resize(names.len(), none.clone());
@@ -545,9 +542,9 @@ pub(crate) fn distinct(
         scan(question, source, ledger, &source.all_rows(), &[key], |scanned| {
             let (codes, dictionary) = coded(&scanned.columns[0])?;
             names.enter(&dictionary);
-            scanned.rows.for_each(|row| {
-                names.number(codes[row]);
-            });
+            for code in codes.iter() {
+                names.number(*code);
+            }
             Ok(())
         })?;
     }

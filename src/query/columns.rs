@@ -5,6 +5,7 @@
 //! was read.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::slice::from_ref;
 
 use crate::column::Column;
@@ -13,9 +14,10 @@ use crate::query::answer::{Coverage, Plan};
 use crate::query::filter::{Filter, Limit};
 use crate::query::plan::{Ledger, Question, Shape, Source};
 use crate::query::rows::{Columns as BlockColumns, FromColumns};
-use crate::query::scan::{Scanned, Selection, scan_block, take};
+use crate::query::scan::{Scanned, scan_block};
 use crate::row::Row;
 use crate::schema::{ColumnSchema, Table};
+use crate::selection::index;
 use crate::snapshot::Snapshot;
 
 /// Columns of the rows of a filter, block by block, in the order in which they are
@@ -190,12 +192,17 @@ impl Columns {
         distinct.sort_unstable();
         distinct.dedup();
         let found = scan_block(&self.question, source, ledger, block, from_ref(&rows), &distinct)?;
-        let Some(Scanned { rows, columns, .. }) = found else { return Ok(None) };
-        let rows = self.limited(rows);
-        if rows.is_empty() {
+        let Some(Scanned { rows, columns }) = found else { return Ok(None) };
+        let kept = self.limited(rows.len());
+        if kept.is_empty() {
             return Ok(None);
         }
-        let taken: Vec<Column> = columns.into_iter().map(|column| take(column, &rows)).collect();
+        let taken: Vec<Column> = if kept.len() == rows.len() {
+            columns
+        } else {
+            let kept: Vec<u32> = kept.map(index).collect();
+            columns.iter().map(|column| column.gather(&kept)).collect()
+        };
         if distinct == self.numbers {
             return Ok(Some(ColumnsBlock { columns: taken }));
         }
@@ -204,13 +211,13 @@ impl Columns {
         Ok(Some(ColumnsBlock { columns }))
     }
 
-    /// Leaves out the rows of the offset, and those beyond the limit.
-    fn limited(&mut self, rows: Selection) -> Selection {
-        let start = self.skip.min(rows.len());
-        let end = rows.len().min(start.saturating_add(self.left));
+    /// Which of so many rows are neither of the offset nor beyond the limit.
+    fn limited(&mut self, rows: usize) -> Range<usize> {
+        let start = self.skip.min(rows);
+        let end = rows.min(start.saturating_add(self.left));
         self.skip -= start;
         self.left -= end - start;
-        if (start, end) == (0, rows.len()) { rows } else { rows.slice(start..end) }
+        start..end
     }
 
     fn finish(&mut self) -> Result<()> {

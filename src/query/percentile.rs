@@ -11,14 +11,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::column::Values;
+use crate::encoding::Numbers;
 use crate::error::{Error, Result};
 use crate::format::order::{float_from_key, float_key};
 use crate::query::answer::{Quantile, Value};
 use crate::query::filter::Percentile;
 use crate::query::number::Numeric;
 use crate::query::plan::{Ledger, Need, Piece, Question, Source};
-use crate::query::scan::{floats, for_each_block, ints, push_keys, scan, scan_block, unexpected};
+use crate::query::scan::{for_each_block, push_keys, scan, select};
+use crate::selection::Selection;
 use crate::sketch::digest::{Digest, MergedCdf};
 
 /// With fewer values than this behind digests, all are collected at once.
@@ -146,7 +147,7 @@ impl<'a> Pass<'a> {
         keys: &mut Vec<i64>,
     ) -> Result<()> {
         scan(self.question, source, ledger, rows, &[self.column], |scanned| {
-            push_keys(&scanned.columns[0], &scanned.rows, keys)
+            push_keys(&scanned.columns[0], &scanned.all(), keys)
         })
     }
 
@@ -247,7 +248,7 @@ impl<'a> Pass<'a> {
         for rank in ranks {
             let (low, high) = merged.bracket(*rank as u64, *rank as u64)?;
             let (low, high) = self.keys_between(low, high);
-            windows.push(Window { low, high, below: 0, inside: Vec::new() });
+            windows.push(Window { low, high, below: 0, inside: Vec::new(), before: (0, 0) });
         }
         windows.sort_unstable_by_key(|window| (window.low, window.high));
         windows.dedup_by(|next, window| {
@@ -301,22 +302,25 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
             let columns = [self.column];
-            let found = scan_block(self.question, source, ledger, block, ranges, &columns)?;
-            let Some(found) = found else { return Ok(()) };
-            let (column, rows) = (&found.columns[0], &found.rows);
-            let validity = column.validity.as_ref();
-            match &column.values {
-                Values::Int(values) => {
-                    let values = ints(values, validity, rows);
-                    windows.iter_mut().for_each(|window| window.add(&values));
+            let rows = select(self.question, source, ledger, block, ranges, &columns)?;
+            let Some(rows) = rows else { return Ok(()) };
+            if let Selection::Range(range) = &rows {
+                windows.iter_mut().for_each(Window::begin);
+                let split = ledger.with_chunk(source, block, self.column, |chunk, _| {
+                    let numbers = chunk.numbers(range.clone())?;
+                    Ok(windows.iter_mut().all(|window| window.split(&numbers)))
+                })?;
+                if split != Some(false) {
+                    return Ok(());
                 }
-                Values::Float(values) => {
-                    let values = floats(values, validity, rows);
-                    let keys: Vec<i64> = values.iter().map(|value| float_key(*value)).collect();
-                    windows.iter_mut().for_each(|window| window.add(&keys));
-                }
-                _ => return Err(unexpected("numeric")),
+                windows.iter_mut().for_each(Window::take_back);
             }
+            let Some(column) = ledger.read_rows(source, block, self.column, &rows)? else {
+                return Ok(());
+            };
+            let mut keys = Vec::with_capacity(column.len());
+            push_keys(&column, &Selection::Range(0..column.len()), &mut keys)?;
+            windows.iter_mut().for_each(|window| window.add(&keys));
             Ok(())
         })
     }
@@ -353,11 +357,33 @@ struct Window {
     high: i64,
     below: usize,
     inside: Vec<i64>,
+    /// What `below` and the number inside were before the last block.
+    before: (usize, usize),
 }
 
 impl Window {
     fn is_outside(&self, (min, max): (i64, i64)) -> bool {
         max < self.low || self.high < min
+    }
+
+    /// Begins a block.
+    fn begin(&mut self) {
+        self.before = (self.below, self.inside.len());
+    }
+
+    /// Adds numbers as they lie; false if they have to be decoded.
+    fn split(&mut self, numbers: &Numbers<'_>) -> bool {
+        match numbers.split(self.low, self.high, &mut self.inside) {
+            Some(below) => self.below += below,
+            None => return false,
+        }
+        true
+    }
+
+    /// Forgets the last block.
+    fn take_back(&mut self) {
+        self.below = self.before.0;
+        self.inside.truncate(self.before.1);
     }
 
     fn add(&mut self, keys: &[i64]) {

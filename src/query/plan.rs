@@ -12,11 +12,13 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
 use crate::column::{Column, Strings};
+use crate::encoding::Chunk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::answer::{Coverage, Damage, Plan, Span};
 use crate::query::filter::Filter;
 use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::{Cell, HourCell, KeyCell, Segment, SegmentDamage, Summaries};
+use crate::selection::Selection;
 use crate::sketch::digest::Digest;
 use crate::snapshot::Snapshot;
 use crate::time::{Interval, MICROS_PER_HOUR, TimeRange, Timestamp};
@@ -539,6 +541,8 @@ pub(crate) struct Ledger {
     coverage: Coverage,
     damaged: Set<(usize, usize)>,
     scanned: Set<(usize, usize)>,
+    /// Segment, block and column of the chunks that were used.
+    touched: Set<(usize, usize, usize)>,
     /// Segment, block, rows and bytes of what was left out by one pass; another pass may
     /// have left it out too, or read it.
     pruned: Vec<(usize, usize, u64, u64)>,
@@ -552,6 +556,7 @@ impl Ledger {
             coverage: Coverage::default(),
             damaged: Set::default(),
             scanned: Set::default(),
+            touched: Set::default(),
             pruned: Vec::new(),
         };
         let range = question.range;
@@ -604,29 +609,49 @@ impl Ledger {
         sources
     }
 
-    /// Reads a column chunk; `None` if it is damaged, which is noted.
-    pub(crate) fn read(
+    /// Reads some rows of a column chunk; `None` if it is damaged, which is noted.
+    pub(crate) fn read_rows(
         &mut self,
         source: &Source,
         block: usize,
         column: usize,
+        rows: &Selection,
     ) -> Result<Option<Column>> {
+        self.with_chunk(source, block, column, |chunk, dictionary| {
+            chunk.decode_some(rows, dictionary)
+        })
+    }
+
+    /// What `each` makes of a column chunk; `None` if it is damaged, which is noted.
+    pub(crate) fn with_chunk<T>(
+        &mut self,
+        source: &Source,
+        block: usize,
+        column: usize,
+        mut each: impl FnMut(&Chunk<'_>, Option<&Arc<Strings>>) -> Result<T>,
+    ) -> Result<Option<T>> {
         if self.is_damaged(source, block) {
             return Ok(None);
         }
         let info = source.segment.blocks()[block];
-        match source.segment.read(block, column) {
-            Ok(read) if read.len() == info.rows as usize => {
+        let mut made = None;
+        let used = source.segment.with_chunk(block, column, &mut |chunk, dictionary| {
+            if chunk.rows() != info.rows as usize {
+                let message = format!("{} values in a block of {} rows", chunk.rows(), info.rows);
+                return Err(Error::corrupt("4.1", message));
+            }
+            made = Some(each(chunk, dictionary)?);
+            Ok(())
+        });
+        match used {
+            Ok(()) => {
                 if self.scanned.insert((source.index, block)) {
                     self.plan.blocks_scanned.add(u64::from(info.rows), 0);
                 }
-                self.plan.blocks_scanned.bytes += source.segment.chunk_bytes(block, column);
-                Ok(Some(read))
-            }
-            Ok(read) => {
-                let reason = format!("{} values in a block of {} rows", read.len(), info.rows);
-                self.note_block(source, block, reason);
-                Ok(None)
+                if self.touched.insert((source.index, block, column)) {
+                    self.plan.blocks_scanned.bytes += source.segment.chunk_bytes(block, column);
+                }
+                Ok(made)
             }
             // Torn: bytes of a sealed segment that are not there, or that a lost write left zero.
             Err(error)

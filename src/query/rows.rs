@@ -24,9 +24,10 @@ use crate::query::answer::Page;
 use crate::query::cursor::{Place, RowKey};
 use crate::query::filter::{Filter, Limit};
 use crate::query::plan::{Ledger, Map, Question, Shape, Source};
-use crate::query::scan::{Selection, scan_block, unexpected};
+use crate::query::scan::{scan_block, unexpected};
 use crate::row::{AgentRow, Row, SwarmRow, TaskRow};
 use crate::schema::{Schema, Table, gauge, task};
+use crate::selection::Selection;
 use crate::snapshot::Snapshot;
 use crate::time::{TimeRange, Timestamp};
 
@@ -112,64 +113,103 @@ pub(crate) fn narrow(position: usize) -> u32 {
     u32::try_from(position).expect("a snapshot has fewer than 2^32 segments and blocks")
 }
 
-/// The columns that were read for candidates.
+/// Columns of the rows of some candidates of one block.
+struct Loaded {
+    /// The rows, ascending.
+    rows: Vec<u32>,
+    /// Per column of the schema: those rows of it, where loaded.
+    columns: Vec<Option<Column>>,
+}
+
+/// The rows that were read for candidates, by source and block.
 pub(crate) struct Reader<'a> {
     schema: &'static Schema,
     sources: &'a [Source],
-    columns: Map<(u32, u32), Vec<Option<Column>>>,
+    blocks: Map<(u32, u32), Loaded>,
 }
 
 impl<'a> Reader<'a> {
     /// Nothing read yet.
     pub(crate) fn new(schema: &'static Schema, sources: &'a [Source]) -> Self {
-        Self { schema, sources, columns: Map::default() }
+        Self { schema, sources, blocks: Map::default() }
     }
 
-    /// Reads columns of the blocks of the candidates, where that was not done; false if
-    /// one of them is damaged. Looks at all of them in any case.
+    /// Reads columns of the rows of the candidates, where that was not done; false if one
+    /// of their blocks is damaged. Looks at all of them in any case.
     pub(crate) fn load(
         &mut self,
         ledger: &mut Ledger,
-        candidates: &[Candidate],
+        candidates: impl IntoIterator<Item = Candidate>,
         columns: &[usize],
     ) -> Result<bool> {
-        let mut whole = true;
-        let mut last = None;
+        let mut wanted: Map<(u32, u32), Vec<u32>> = Map::default();
         for candidate in candidates {
-            let place = (candidate.source, candidate.block);
-            if last == Some(place) {
-                continue;
-            }
-            last = Some(place);
-            let width = self.schema.columns.len();
-            let block = self.columns.entry(place).or_insert_with(|| vec![None; width]);
-            let source = &self.sources[candidate.source as usize];
-            for column in columns {
-                if block[*column].is_none() {
-                    block[*column] = ledger.read(source, candidate.block as usize, *column)?;
-                    whole &= block[*column].is_some();
-                }
-            }
+            wanted.entry((candidate.source, candidate.block)).or_default().push(candidate.row);
+        }
+        let mut whole = true;
+        for (place, rows) in wanted {
+            whole &= self.load_block(ledger, place, rows, columns)?;
         }
         Ok(whole)
     }
 
-    /// The columns of a candidate's block; those not loaded are `None`.
-    pub(crate) fn block(&self, candidate: Candidate) -> &[Option<Column>] {
-        &self.columns[&(candidate.source, candidate.block)]
+    fn load_block(
+        &mut self,
+        ledger: &mut Ledger,
+        place: (u32, u32),
+        mut rows: Vec<u32>,
+        columns: &[usize],
+    ) -> Result<bool> {
+        let width = self.schema.columns.len();
+        let none = || Loaded { rows: Vec::new(), columns: vec![None; width] };
+        let loaded = self.blocks.entry(place).or_insert_with(none);
+        let mut missing: Vec<usize> =
+            columns.iter().copied().filter(|column| loaded.columns[*column].is_none()).collect();
+        if rows.iter().any(|row| loaded.rows.binary_search(row).is_err()) {
+            rows.extend_from_slice(&loaded.rows);
+            rows.sort_unstable();
+            rows.dedup();
+            loaded.rows = rows;
+            // What was loaded of other rows is loaded again with these.
+            missing = (0..width)
+                .filter(|column| {
+                    loaded.columns[*column].take().is_some() || columns.contains(column)
+                })
+                .collect();
+        }
+        let source = &self.sources[place.0 as usize];
+        let rows = Selection::of_rows(loaded.rows.clone());
+        let mut whole = true;
+        for column in missing {
+            let read = ledger.read_rows(source, place.1 as usize, column, &rows)?;
+            whole &= read.is_some();
+            loaded.columns[column] = read;
+        }
+        Ok(whole)
     }
 
-    fn column(&self, candidate: Candidate, column: usize) -> &Column {
-        self.block(candidate)[column].as_ref().expect("loaded before it is used")
+    /// The loaded columns of a candidate's block, and its row in them; those not loaded are
+    /// `None`.
+    pub(crate) fn place(&self, candidate: Candidate) -> (&[Option<Column>], usize) {
+        let loaded = &self.blocks[&(candidate.source, candidate.block)];
+        let row = loaded.rows.binary_search(&candidate.row).expect("loaded before it is used");
+        (&loaded.columns, row)
+    }
+
+    fn column(&self, candidate: Candidate, column: usize) -> (&Column, usize) {
+        let (columns, row) = self.place(candidate);
+        (columns[column].as_ref().expect("loaded before it is used"), row)
     }
 
     fn text(&self, candidate: Candidate, column: usize) -> &str {
-        self.column(candidate, column).text(candidate.row as usize).unwrap_or_default()
+        let (column, row) = self.column(candidate, column);
+        column.text(row).unwrap_or_default()
     }
 
     /// The stamp of a candidate, once that column is loaded.
     pub(crate) fn stamp(&self, candidate: Candidate) -> i64 {
-        self.column(candidate, 0).int(candidate.row as usize).unwrap_or_default()
+        let (column, row) = self.column(candidate, 0);
+        column.int(row).unwrap_or_default()
     }
 
     fn compare_ids(&self, a: Candidate, b: Candidate) -> Ordering {
@@ -183,7 +223,8 @@ impl<'a> Reader<'a> {
     fn bytes(&self, candidate: Candidate) -> Vec<u8> {
         let mut bytes = Vec::new();
         for column in rest(self.schema) {
-            push_canonical(self.column(candidate, column), candidate.row as usize, &mut bytes);
+            let (column, row) = self.column(candidate, column);
+            push_canonical(column, row, &mut bytes);
         }
         bytes
     }
@@ -206,36 +247,44 @@ impl<'a> Reader<'a> {
     ) -> Result<bool> {
         let ids: Vec<usize> =
             std::iter::once(0).chain(self.schema.page_order.iter().copied()).collect();
-        let rest: Vec<usize> = rest(self.schema).collect();
-        let mut whole = true;
+        let ties = || candidates.chunk_by(|a, b| a.key == b.key).filter(|tie| tie.len() > 1);
+        if !self.load(ledger, ties().flatten().copied(), &ids)? {
+            return Ok(false);
+        }
+        let order = |reader: &Self, a: &Candidate, b: &Candidate| {
+            let stamps = reader.stamp(*b).cmp(&reader.stamp(*a));
+            stamps.then_with(|| reader.compare_ids(*b, *a))
+        };
         for tie in candidates.chunk_by_mut(|a, b| a.key == b.key).filter(|tie| tie.len() > 1) {
-            whole &= self.load(ledger, tie, &ids)?;
-            if !whole {
+            tie.sort_by(|a, b| order(self, a, b));
+        }
+        let mut equal: Vec<Range<usize>> = Vec::new();
+        let mut start = 0;
+        for tie in candidates.chunk_by(|a, b| a.key == b.key) {
+            // A single row has not been loaded, and needs no company.
+            if tie.len() == 1 {
+                start += 1;
                 continue;
             }
-            let order = |a: Candidate, b: Candidate| {
-                self.stamp(a).cmp(&self.stamp(b)).then_with(|| self.compare_ids(a, b))
-            };
-            tie.sort_by(|a, b| order(*b, *a));
-            let mut ends = Vec::new();
-            for equal in tie.chunk_by(|a, b| order(*a, *b).is_eq()) {
-                ends.push(ends.last().copied().unwrap_or(0) + equal.len());
-            }
-            let mut start = 0;
-            for end in ends {
-                let equal = &mut tie[start..end];
-                start = end;
-                if equal.len() > 1 && self.load(ledger, equal, &rest)? {
-                    equal.sort_by_cached_key(|row| {
-                        let bytes = self.bytes(*row);
-                        std::cmp::Reverse((xxh3_128(&bytes), bytes))
-                    });
-                } else {
-                    whole &= equal.len() == 1;
+            for run in tie.chunk_by(|a, b| order(self, a, b).is_eq()) {
+                if run.len() > 1 {
+                    equal.push(start..start + run.len());
                 }
+                start += run.len();
             }
         }
-        Ok(whole)
+        let rest: Vec<usize> = rest(self.schema).collect();
+        let rows = equal.iter().flat_map(|run| candidates[run.clone()].iter().copied());
+        if !self.load(ledger, rows, &rest)? {
+            return Ok(false);
+        }
+        for run in equal {
+            candidates[run].sort_by_cached_key(|row| {
+                let bytes = self.bytes(*row);
+                std::cmp::Reverse((xxh3_128(&bytes), bytes))
+            });
+        }
+        Ok(true)
     }
 }
 
@@ -420,7 +469,7 @@ impl Pager {
         // Rows of the offset are read like those given: only so does a block that cannot
         // be read leave the same rows out of every page.
         let all: Vec<usize> = (0..question.schema.columns.len()).collect();
-        if !reader.load(&mut self.ledger, &chosen[..end], &all)? {
+        if !reader.load(&mut self.ledger, chosen[..end].iter().copied(), &all)? {
             return Ok(None);
         }
         let page = &chosen[self.offset.min(end)..end];
@@ -434,10 +483,9 @@ impl Pager {
         };
         let mut rows = Vec::with_capacity(page.len());
         for run in page.chunk_by(|a, b| (a.source, a.block) == (b.source, b.block)) {
-            let columns = Columns(reader.block(run[0]).iter().flatten().collect());
-            let built =
-                run.iter().map(|c| T::from_columns(question.table, &columns, c.row as usize));
-            rows.extend(built);
+            let columns = Columns(reader.place(run[0]).0.iter().flatten().collect());
+            let places = run.iter().map(|candidate| reader.place(*candidate).1);
+            rows.extend(places.map(|row| T::from_columns(question.table, &columns, row)));
         }
         Ok(Some((rows, next)))
     }
@@ -521,7 +569,7 @@ impl Pager {
         key: &RowKey,
         mut rows: Vec<Candidate>,
     ) -> Result<Option<Vec<Candidate>>> {
-        if !reader.load(&mut self.ledger, &rows, schema.page_order)? {
+        if !reader.load(&mut self.ledger, rows.iter().copied(), schema.page_order)? {
             return Ok(None);
         }
         let by_ids = |row: Candidate| {
@@ -534,7 +582,7 @@ impl Pager {
         let start = rows.partition_point(|row| by_ids(*row).is_gt());
         let end = rows.partition_point(|row| by_ids(*row).is_ge());
         let rest: Vec<usize> = rest(schema).collect();
-        if !reader.load(&mut self.ledger, &rows[start..end], &rest)? {
+        if !reader.load(&mut self.ledger, rows[start..end].iter().copied(), &rest)? {
             return Ok(None);
         }
         let hashes: Vec<u128> = rows[start..end].iter().map(|row| reader.hash(*row)).collect();
@@ -556,13 +604,13 @@ impl Pager {
             return Ok(Some(self.place.clone()));
         };
         let columns: Vec<usize> = (0..schema.columns.len()).collect();
-        if !reader.load(&mut self.ledger, &[last], &columns)? {
+        if !reader.load(&mut self.ledger, [last], &columns)? {
             return Ok(None);
         }
         let key = RowKey { stamp: last.key, ids: reader.ids(last), hash: reader.hash(last) };
         let mut equal = 0;
         for row in given.iter().rev().take_while(|row| row.key == last.key) {
-            if !reader.load(&mut self.ledger, &[*row], &columns)? {
+            if !reader.load(&mut self.ledger, [*row], &columns)? {
                 return Ok(None);
             }
             if reader.compare_ids(*row, last).is_ne() || reader.hash(*row) != key.hash {
@@ -597,17 +645,18 @@ fn newest_blocks(
     blocks.into_iter().map(|(_, source, block)| (source, block)).collect()
 }
 
-/// Offers rows with their keys, from the last row to the first, since stamps mostly rise.
+/// Offers rows with a key each, from the last row to the first, since stamps mostly rise.
 fn offer(best: &mut Best, place: Candidate, rows: &Selection, keys: &[i64]) {
     let mut end = rows.len();
     while end > 0 {
         let piece: Range<usize> = end.saturating_sub(PIECE_ROWS)..end;
         end = piece.start;
-        rows.slice(piece).for_each(|row| {
-            if best.admits(keys[row]) {
-                best.push(Candidate { key: keys[row], row: narrow(row), ..place });
+        for position in piece {
+            if best.admits(keys[position]) {
+                let row = narrow(rows.row(position));
+                best.push(Candidate { key: keys[position], row, ..place });
             }
-        });
+        }
         best.settle();
     }
 }

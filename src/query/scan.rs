@@ -1,6 +1,6 @@
 //! Which rows of a block a question means, and the loops over their values.
 //!
-//! Owns `Selection`, the narrowing of one by the filter, and the gathering of values.
+//! Owns the narrowing of a selection by the filter, and the gathering of values.
 //! The loops work on plain slices; what a value means is `aggregate`'s and `rows`'s.
 
 use std::borrow::Cow;
@@ -11,114 +11,21 @@ use crate::column::{Bitmap, Column, Strings, Values};
 use crate::error::{Error, Result};
 use crate::format::order::float_key;
 use crate::query::plan::{Ledger, Map, Question, Source};
-
-/// Some rows of a block, ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Selection {
-    /// Rows in a row.
-    Range(Range<usize>),
-    /// These rows.
-    Rows(Vec<u32>),
-}
-
-impl Selection {
-    /// The rows of ascending ranges.
-    fn of(ranges: &[Range<usize>]) -> Self {
-        match ranges {
-            [] => Self::Range(0..0),
-            [one] => Self::Range(one.clone()),
-            [first, .., last] => {
-                let rows: usize = ranges.iter().map(ExactSizeIterator::len).sum();
-                if last.end - first.start == rows {
-                    return Self::Range(first.start..last.end);
-                }
-                Self::Rows(ranges.iter().flat_map(|range| narrow_row(range.clone())).collect())
-            }
-        }
-    }
-
-    /// Number of rows.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Range(range) => range.len(),
-            Self::Rows(rows) => rows.len(),
-        }
-    }
-
-    /// Whether there is no row.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows at positions `part` of the selection.
-    pub(crate) fn slice(&self, part: Range<usize>) -> Self {
-        match self {
-            Self::Range(range) => Self::Range(range.start + part.start..range.start + part.end),
-            Self::Rows(rows) => Self::Rows(rows[part].to_vec()),
-        }
-    }
-
-    /// The row at a position of the selection.
-    pub(crate) fn row(&self, position: usize) -> usize {
-        match self {
-            Self::Range(range) => range.start + position,
-            Self::Rows(rows) => rows[position] as usize,
-        }
-    }
-
-    /// The rows for which `keep` holds.
-    pub(crate) fn narrow(self, keep: impl Fn(usize) -> bool) -> Self {
-        let mut kept = vec![0u32; self.len()];
-        let mut count = 0;
-        // Writes always and steps on a match, so that the loop has no branch to miss.
-        match self {
-            Self::Range(range) => {
-                for row in range {
-                    kept[count] = index(row);
-                    count += usize::from(keep(row));
-                }
-            }
-            Self::Rows(rows) => {
-                for row in rows {
-                    kept[count] = row;
-                    count += usize::from(keep(row as usize));
-                }
-            }
-        }
-        kept.truncate(count);
-        match (kept.first(), kept.last()) {
-            (Some(first), Some(last)) if (last - first) as usize + 1 == count => {
-                Self::Range(*first as usize..*last as usize + 1)
-            }
-            (None, _) => Self::Range(0..0),
-            _ => Self::Rows(kept),
-        }
-    }
-
-    /// Calls `each` for every row, ascending.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(usize)) {
-        match self {
-            Self::Range(range) => range.clone().for_each(each),
-            Self::Rows(rows) => rows.iter().for_each(|row| each(*row as usize)),
-        }
-    }
-}
-
-/// A row of a block as it is kept in selections.
-fn index(row: usize) -> u32 {
-    u32::try_from(row).expect("a block has fewer than 2^32 rows")
-}
-
-fn narrow_row(range: Range<usize>) -> Range<u32> {
-    index(range.start)..index(range.end)
-}
+use crate::selection::{Selection, index};
 
 /// The rows of one block that a question means, and the columns asked for.
 pub(crate) struct Scanned {
     /// Its rows.
     pub(crate) rows: Selection,
-    /// The columns asked for, whole, in the order asked for.
+    /// The columns asked for, of these rows alone, in the order asked for.
     pub(crate) columns: Vec<Column>,
+}
+
+impl Scanned {
+    /// The positions of all rows in the columns.
+    pub(crate) fn all(&self) -> Selection {
+        Selection::Range(0..self.rows.len())
+    }
 }
 
 /// Calls `each` for every block of the source that has rows of the question among `rows`,
@@ -189,29 +96,17 @@ pub(crate) fn scan_block(
     ranges: &[Range<usize>],
     columns: &[usize],
 ) -> Result<Option<Scanned>> {
-    let Some(mut selected) = select(question, source, ledger, block, ranges, columns)? else {
+    let Some(rows) = select(question, source, ledger, block, ranges, columns)? else {
         return Ok(None);
     };
-    if selected.rows.is_empty() {
-        return Ok(None);
-    }
     let mut read = Vec::with_capacity(columns.len());
     for column in columns {
-        let fetched = selected.fetched.iter().position(|(fetched, _)| fetched == column);
-        let values = match fetched {
-            Some(position) => Some(selected.fetched.swap_remove(position).1),
-            None => ledger.read(source, block, *column)?,
+        let Some(values) = ledger.read_rows(source, block, *column, &rows)? else {
+            return Ok(None);
         };
-        let Some(values) = values else { return Ok(None) };
         read.push(values);
     }
-    Ok(Some(Scanned { rows: selected.rows, columns: read }))
-}
-
-struct Selected {
-    rows: Selection,
-    /// Columns that had to be read to tell.
-    fetched: Vec<(usize, Column)>,
+    Ok(Some(Scanned { rows, columns: read }))
 }
 
 /// What of a filter the indexes leave open for a block.
@@ -275,15 +170,16 @@ fn ask_indexes(
     Some(open)
 }
 
-/// Finds the rows of the question; `None` if the block is ruled out or damaged.
-fn select(
+/// Finds the rows of the question, at least one; `None` if there are none or the block is
+/// damaged.
+pub(crate) fn select(
     question: &Question,
     source: &Source,
     ledger: &mut Ledger,
     block: usize,
     ranges: &[Range<usize>],
     columns: &[usize],
-) -> Result<Option<Selected>> {
+) -> Result<Option<Selection>> {
     if ledger.is_damaged(source, block) {
         return Ok(None);
     }
@@ -291,56 +187,33 @@ fn select(
         ledger.prune(source, block, columns);
         return Ok(None);
     };
-    let mut selected = Selected { rows: Selection::of(&open.ranges), fetched: Vec::new() };
+    let mut rows = Selection::of(&open.ranges);
     if open.time {
-        let Some(stamps) = ledger.read(source, block, 0)? else { return Ok(None) };
+        let Some(stamps) = ledger.read_rows(source, block, 0, &rows)? else { return Ok(None) };
         let Values::Int(micros) = &stamps.values else { return Err(unexpected("timestamp")) };
-        selected.rows = selected.rows.narrow(|row| question.range.contains(micros[row]));
-        selected.fetched.push((0, stamps));
+        rows = rows.narrow(|position| question.range.contains(micros[position]));
     }
     for position in open.texts {
-        if selected.rows.is_empty() {
+        if rows.is_empty() {
             break;
         }
         let (column, text) = &question.texts[position];
-        let Some(values) = ledger.read(source, block, *column)? else { return Ok(None) };
-        selected.rows =
-            select_text(source, selected.rows, &values, *column, text, source.codes[position])?;
-        selected.fetched.push((*column, values));
+        let code = source.codes[position];
+        let found = ledger
+            .with_chunk(source, block, *column, |chunk, _| chunk.find_text(text, code, &rows))?;
+        let Some(found) = found else { return Ok(None) };
+        rows = found;
     }
     if let (true, Some(success), Some(column)) =
-        (open.success && !selected.rows.is_empty(), question.success, question.schema.success)
+        (open.success && !rows.is_empty(), question.success, question.schema.success)
     {
-        let Some(values) = ledger.read(source, block, column)? else { return Ok(None) };
+        let Some(values) = ledger.read_rows(source, block, column, &rows)? else {
+            return Ok(None);
+        };
         let Values::Bool(bits) = &values.values else { return Err(unexpected("success")) };
-        selected.rows = selected.rows.narrow(|row| bits.get(row) == success);
-        selected.fetched.push((column, values));
+        rows = rows.narrow(|position| bits.get(position) == success);
     }
-    Ok(Some(selected))
-}
-
-fn select_text(
-    source: &Source,
-    rows: Selection,
-    column: &Column,
-    number: usize,
-    text: &str,
-    code: Option<u32>,
-) -> Result<Selection> {
-    match &column.values {
-        Values::Coded { codes, dictionary } => {
-            let found = match (code, source.segment.dictionary(number)) {
-                (Some(code), Ok(Some(shared))) if Arc::ptr_eq(&shared, dictionary) => Some(code),
-                _ => dictionary.iter().position(|have| have == text).map(index),
-            };
-            Ok(match found {
-                Some(code) => rows.narrow(|row| codes[row] == code),
-                None => Selection::Range(0..0),
-            })
-        }
-        Values::Text(strings) => Ok(rows.narrow(|row| strings.get(row) == text)),
-        _ => Err(unexpected("text")),
-    }
+    Ok(Some(rows).filter(|rows| !rows.is_empty()))
 }
 
 fn intersect(left: &[Range<usize>], right: &[Range<usize>]) -> Vec<Range<usize>> {
@@ -463,38 +336,4 @@ pub(crate) fn group(codes: &[u32], rows: &Selection) -> Vec<(u32, Selection)> {
         groups.push((codes[first as usize], rows));
     }
     groups
-}
-
-/// A column of the selected rows only; the column itself if those are all.
-pub(crate) fn take(column: Column, rows: &Selection) -> Column {
-    if *rows == Selection::Range(0..column.len()) {
-        return column;
-    }
-    let validity = column.validity.as_ref().map(|validity| {
-        let mut kept = Bitmap::default();
-        rows.for_each(|row| kept.push(validity.get(row)));
-        kept
-    });
-    let values = match &column.values {
-        Values::Int(values) => Values::Int(gather(values, None, rows).into_owned()),
-        Values::Float(values) => Values::Float(gather(values, None, rows).into_owned()),
-        Values::Bool(values) => {
-            let mut kept = Bitmap::default();
-            rows.for_each(|row| kept.push(values.get(row)));
-            Values::Bool(kept)
-        }
-        Values::Text(values) => {
-            let mut kept = Strings::new();
-            rows.for_each(|row| kept.push(values.get(row)));
-            Values::Text(kept)
-        }
-        Values::Coded { codes, dictionary } => Values::Coded {
-            codes: gather(codes, None, rows).into_owned(),
-            dictionary: Arc::clone(dictionary),
-        },
-    };
-    match validity {
-        Some(validity) => Column::with_validity(values, validity),
-        None => Column::new(values),
-    }
 }

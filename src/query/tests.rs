@@ -11,11 +11,12 @@ use proptest::sample::{Index, select};
 use super::filter::Cursor;
 use super::*;
 use crate::column::{Bitmap, Column, Strings, Values};
+use crate::encoding::{self, Chunk, Effort, TextScope};
 use crate::error::{Error, ErrorKind};
 use crate::format::order::float_key;
 use crate::segment::{
     BlockInfo, Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Segment, SegmentDamage,
-    SegmentKey, Summaries, TopRow,
+    SegmentKey, Summaries, TopRow, UseChunk,
 };
 use crate::sketch::digest::Digest;
 use crate::snapshot::{AnswerCache, FileDamage, View};
@@ -395,12 +396,17 @@ impl Segment for MemorySegment {
         u64::from(self.infos[block].rows) * 8
     }
 
-    fn read(&self, block: usize, column: usize) -> Result<Column> {
+    fn with_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()> {
         *self.reads.lock().unwrap() += 1;
         if self.bad.contains(&(block, column)) {
             return Err(Error::corrupt("4.2", "checksum of the chunk is wrong"));
         }
-        Ok(self.blocks[block][column].clone())
+        let dictionary = self.dictionaries[column].as_ref();
+        let scope = if dictionary.is_some() { TextScope::Segment } else { TextScope::Local };
+        let mut bytes = Vec::new();
+        encoding::encode(&self.blocks[block][column], scope, Effort::Seal, &mut bytes).unwrap();
+        let kind = self.table.schema().columns[column].kind;
+        each(&Chunk::parse(&bytes, kind).unwrap(), dictionary)
     }
 
     fn dictionary(&self, column: usize) -> Result<Option<Arc<Strings>>> {

@@ -100,7 +100,7 @@ pub(crate) fn slowest(
         if reader.resolve(ledger, &mut found)? {
             found.truncate(wanted.unwrap_or(usize::MAX));
             let found = &found[filter.offset.min(found.len())..];
-            if reader.load(ledger, found, &COLUMNS)? {
+            if reader.load(ledger, found.iter().copied(), &COLUMNS)? {
                 return Ok(found.iter().map(|row| to_slow_task(&reader, *row)).collect());
             }
         }
@@ -120,8 +120,7 @@ const COLUMNS: [usize; 6] = [
 ];
 
 fn to_slow_task(reader: &Reader<'_>, candidate: Candidate) -> SlowTask {
-    let row = candidate.row as usize;
-    let columns = reader.block(candidate);
+    let (columns, row) = reader.place(candidate);
     let column = |number: usize| columns[number].as_ref();
     let text = |number: usize| column(number).and_then(|c| c.text(row)).unwrap_or_default();
     SlowTask {
@@ -186,14 +185,14 @@ fn slowest_rows(
         let found = scan_block(question, source, ledger, block, from_ref(&rows), &columns)?;
         let Some(found) = found else { continue };
         let place = Candidate { key: 0, source: narrow(number), block: narrow(block), row: 0 };
-        found.rows.for_each(|row| {
-            if let Some(key) = key_at(&found.columns[0], row)
+        for (position, row) in found.rows.iter().enumerate() {
+            if let Some(key) = key_at(&found.columns[0], position)
                 && floor.is_none_or(|floor| key >= floor)
                 && best.admits(key)
             {
                 best.push(Candidate { key, row: narrow(row), ..place });
             }
-        });
+        }
         best.settle();
     }
     Ok(best.finish())

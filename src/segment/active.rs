@@ -26,7 +26,7 @@ use crate::schema::Table;
 use crate::segment::files::{FileName, SegmentPlace, StoreRoot, seal_rows};
 use crate::segment::frames::{self, BlockReader, FramePlace};
 use crate::segment::seal::SealedFile;
-use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries};
+use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk};
 use crate::time::Partition;
 
 /// Space that is zero-filled when an active segment is created.
@@ -454,11 +454,13 @@ impl Segment for ActiveSegment {
         self.reader(block).ok().and_then(bytes).unwrap_or(0)
     }
 
-    fn read(&self, block: usize, column: usize) -> Result<Column> {
+    fn with_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()> {
         let kind = self.table.schema().columns[column].kind;
-        self.chunk(block, column)
-            .and_then(|(reader, bytes)| reader.decode(column, bytes, kind, None))
-            .map_err(|error| error.with_path(&self.path).with_offset(self.frames[block].offset))
+        let used = self
+            .chunk(block, column)
+            .and_then(|(reader, bytes)| each(&reader.parse(column, bytes, kind)?, None));
+        let offset = self.frames[block].offset;
+        used.map_err(|error| error.with_path(&self.path).with_offset(offset))
     }
 
     fn dictionary(&self, _column: usize) -> Result<Option<Arc<Strings>>> {

@@ -275,18 +275,17 @@ impl BlockReader {
             .map_err(|error| self.at(column, error))
     }
 
-    /// Decodes a column's chunk, whose checksum is not looked at.
+    /// The header of a column's chunk, whose checksum is not looked at.
     ///
     /// # Errors
     ///
     /// `Corrupt` when the bytes break the spec, or the directory says otherwise.
-    pub(crate) fn decode(
+    pub(crate) fn parse<'a>(
         &self,
         column: usize,
-        bytes: &[u8],
+        bytes: &'a [u8],
         kind: ColumnType,
-        dictionary: Option<&Arc<Strings>>,
-    ) -> Result<Column> {
+    ) -> Result<Chunk<'a>> {
         let entry = self.expect(column)?;
         let chunk = Chunk::parse(bytes, kind).map_err(|error| self.at(column, error))?;
         // Before anything of that size is allocated.
@@ -303,7 +302,31 @@ impl BlockReader {
             );
             return Err(self.at(column, error));
         }
+        Ok(chunk)
+    }
+
+    /// Decodes a column's chunk, whose checksum is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when the bytes break the spec, or the directory says otherwise.
+    pub(crate) fn decode(
+        &self,
+        column: usize,
+        bytes: &[u8],
+        kind: ColumnType,
+        dictionary: Option<&Arc<Strings>>,
+    ) -> Result<Column> {
+        let chunk = self.parse(column, bytes, kind)?;
         chunk.decode(dictionary).map_err(|error| self.at(column, error))
+    }
+
+    /// The error with the place of a column's chunk.
+    pub(crate) fn at(&self, column: usize, error: Error) -> Error {
+        match self.chunk_range(column) {
+            Ok(range) => error.with_offset(range.start),
+            Err(_) => error,
+        }
     }
 
     fn expect(&self, column: usize) -> Result<&ChunkEntry> {
@@ -312,13 +335,6 @@ impl BlockReader {
             Error::corrupt("4.1", format!("the block has {found} columns, none of number {column}"))
                 .with_offset(self.frame.offset)
         })
-    }
-
-    fn at(&self, column: usize, error: Error) -> Error {
-        match self.chunk_range(column) {
-            Ok(range) => error.with_offset(range.start),
-            Err(_) => error,
-        }
     }
 }
 

@@ -19,7 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::column::{Column, Strings};
-use crate::error::Result;
+use crate::encoding::Chunk;
+use crate::error::{Error, Result};
 use crate::schema::Table;
 use crate::sketch::digest::Digest;
 use crate::sketch::stats::Stats;
@@ -60,6 +61,9 @@ pub(crate) struct SegmentDamage {
     pub(crate) reason: String,
 }
 
+/// What is done with a chunk while it is at hand.
+pub(crate) type UseChunk<'a> = &'a mut dyn FnMut(&Chunk<'_>, Option<&Arc<Strings>>) -> Result<()>;
+
 /// An immutable view of the rows of one segment.
 ///
 /// Column and block numbers are positions; a number that is not there is our own bug.
@@ -92,12 +96,27 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     fn nulls(&self, block: usize, column: usize) -> Option<u32>;
     /// Stored bytes of a column chunk.
     fn chunk_bytes(&self, block: usize, column: usize) -> u64;
-    /// Reads a column chunk, checking its checksum at first touch.
+    /// Hands a column chunk to `each`, with the dictionary that its codes refer to. Its
+    /// checksum is checked at first touch; an error of `each` counts as damage to the block.
     ///
     /// # Errors
     ///
-    /// `Corrupt` when its bytes are wrong, `Io` when they cannot be read.
-    fn read(&self, block: usize, column: usize) -> Result<Column>;
+    /// `Corrupt` when its bytes are wrong, `Io` when they cannot be read, and those of
+    /// `each`.
+    fn with_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()>;
+    /// Reads a column chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_chunk`](Self::with_chunk).
+    fn read(&self, block: usize, column: usize) -> Result<Column> {
+        let mut read = None;
+        self.with_chunk(block, column, &mut |chunk, dictionary| {
+            read = Some(chunk.decode(dictionary)?);
+            Ok(())
+        })?;
+        read.ok_or_else(|| Error::invalid("the chunk was not handed out"))
+    }
     /// The sorted dictionary of a dimension, the same for all blocks; `None` where each
     /// block brings its own.
     ///

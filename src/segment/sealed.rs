@@ -29,7 +29,7 @@ use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::frames::{BlockReader, parse_block, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Summariser};
-use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries};
+use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk};
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
 
@@ -377,18 +377,18 @@ impl SealedSegment {
         Ok((reader, bytes))
     }
 
-    fn decode(&self, block: usize, column: usize) -> Result<Column> {
-        let kind = self.schema.columns[column].kind;
-        let dictionary = match kind {
+    fn use_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()> {
+        let schema = &self.schema.columns[column];
+        let dictionary = match schema.kind {
             ColumnType::Dimension => self.load_dictionary(column)?,
             _ => None,
         };
         let (reader, bytes) = self.chunk(block, column)?;
-        let decoded = reader.decode(column, &bytes, kind, dictionary.as_ref())?;
-        if !self.schema.columns[column].nullable && decoded.null_count() > 0 {
+        let chunk = reader.parse(column, &bytes, schema.kind)?;
+        if !schema.nullable && chunk.null_count() > 0 {
             return Err(Error::corrupt("4.1", format!("column {column} has nulls")));
         }
-        Ok(decoded)
+        each(&chunk, dictionary.as_ref()).map_err(|error| reader.at(column, error))
     }
 
     /// Either copy of the dictionary of a column.
@@ -640,8 +640,8 @@ impl Segment for SealedSegment {
         }
     }
 
-    fn read(&self, block: usize, column: usize) -> Result<Column> {
-        self.decode(block, column).map_err(|error| {
+    fn with_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()> {
+        self.use_chunk(block, column, each).map_err(|error| {
             let error = self.at(error);
             self.lost(block, &error);
             error
