@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::questions::QUESTIONS;
+
 pub(crate) const USAGE: &str = "\
 cargo bench --bench workload -- [OPTIONS]            measure
 cargo bench --bench workload -- dump DIR [--rows N]  write the workload for other engines
@@ -14,6 +16,13 @@ cargo bench --bench workload -- serve [--rows N] [--keep DIR]  answer questions 
   --loop ID --times N  ask one question and nothing else, for profilers
   --assert-summaries   fail if a summary question reads a block
   --json FILE          write every figure there too";
+
+/// Rows of the table that are no questions, and groups of rows.
+const NAMES: &[&str] = &[
+    "tasks", "gauges", "ingest", "size", "open", "first", "memory", "one", "bulk", "seal",
+    "active", "sealed", "sync", "os", "T-bulk", "T-seal", "T-active", "T-sealed", "T-sync", "T-os",
+    "G-bulk", "G-seal", "G-active", "G-sealed", "G-sync", "G-os", "T-memory", "G-memory", "T-load",
+];
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +79,13 @@ impl Arguments {
                 "child" => found.mode = Mode::Child(next()?, next()?.into()),
                 _ => return Err(format!("{argument}?\n\n{USAGE}")),
             }
+        }
+        let is_name = |only: &&String| {
+            let questions = QUESTIONS.iter().map(|question| question.id);
+            questions.chain(NAMES.iter().copied()).any(|name| name.eq_ignore_ascii_case(only))
+        };
+        if let Some(other) = found.only.iter().find(|only| !is_name(only)) {
+            return Err(format!("--only {other}: no such row; see benches/README.md"));
         }
         if found.rows.is_empty() {
             found.rows.push(if found.smoke { 50_000 } else { 1_000_000 });
