@@ -51,7 +51,7 @@ struct State {
     /// Headers and footers that the catalog remembers, until the first listing is done.
     cached: HashMap<Id, CachedSegment>,
     /// Files that the catalog knows and that are gone for no reason.
-    missing: Vec<(Table, FileDamage)>,
+    missing: Vec<MissingSegment>,
     view: Option<Arc<View>>,
 }
 
@@ -257,7 +257,7 @@ impl Lister {
             return;
         };
         state.cached = catalog.cached_all();
-        state.missing = catalog.missing().iter().map(|gone| (gone.table, missing(gone))).collect();
+        state.missing = catalog.missing();
     }
 
     /// A file counts only where its header says it belongs.
@@ -305,8 +305,10 @@ impl Lister {
 
     fn view_of(&self, state: &State) -> View {
         let mut view = View { cache: Some(Arc::clone(&self.cache)), ..View::default() };
-        for (table, damage) in &state.missing {
-            view.damage[table.index()].push(damage.clone());
+        for gone in &state.missing {
+            if is_missing(state, gone) {
+                view.damage[gone.table.index()].push(missing(gone));
+            }
         }
         for ((table, _), directory) in &state.directories {
             let replaced = replaced(directory, &state.txns);
@@ -424,6 +426,16 @@ impl FileFacts {
     pub(crate) fn relative(&self) -> String {
         relative(self.table, self.partition, &self.name)
     }
+}
+
+/// Whether a segment that the catalog misses is missing still: what the directories say, who
+/// may have got it back since, goes before that.
+fn is_missing(state: &State, gone: &MissingSegment) -> bool {
+    let directory = state.directories.get(&(gone.table, gone.partition));
+    directory.is_none_or(|directory| {
+        !directory.files.keys().any(|name| name.uuid == gone.uuid)
+            && !replaced(directory, &state.txns).contains(&gone.uuid)
+    })
 }
 
 /// A segment that the catalog knows and that is gone for no reason, as damage.
