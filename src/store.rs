@@ -87,7 +87,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); nothing is created.
+    /// As [`open`](Self::open); nothing is created. `Io` where a directory cannot be read.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
         Self::open_read_only_on(Arc::new(OsFileSystem), dir.as_ref(), Options::default())
     }
@@ -103,6 +103,7 @@ impl Store {
         let id = existing_id(fs.as_ref(), dir, &mut recovery)?;
         let root = root_of(fs, dir, id, options);
         let lister = Arc::new(Lister::new(root.clone()));
+        report_torn_tails(&lister, &mut recovery)?;
         let door = Arc::new(Door::new());
         Ok(Self { inner: Arc::new(Inner { root, lister, door, writing: None, recovery }) })
     }
@@ -155,7 +156,8 @@ impl Store {
         self.inner.root.id.to_string()
     }
 
-    /// What opening found.
+    /// What opening found. A store opened for reading only reports torn tails too, and leaves
+    /// them; while the owner of a segment lives, one may be a commit that is being written.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.recovery
     }
@@ -412,9 +414,9 @@ fn existing_id(fs: &dyn FileSystem, dir: &Path, recovery: &mut RecoveryReport) -
     }
 }
 
-/// What a writer does about the past when it opens: dead processes' segments where there
-/// are many, torn tails, replaced files, the catalog.
-fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport) -> Result<()> {
+/// Unclean ends of active segments are never silent, whoever opens the store. A reader only
+/// reports them; a writer sets them aside when it seals the file.
+fn report_torn_tails(lister: &Lister, recovery: &mut RecoveryReport) -> Result<()> {
     lister.snapshot()?;
     for (file, bytes, frames) in lister.torn_tails() {
         recovery.torn_tail_bytes += bytes;
@@ -423,6 +425,13 @@ fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport
             .notes
             .push(format!("{file}: {bytes} bytes after the last commit belong to no whole commit"));
     }
+    Ok(())
+}
+
+/// What a writer does about the past when it opens: dead processes' segments where there
+/// are many, torn tails, replaced files, the catalog.
+fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport) -> Result<()> {
+    report_torn_tails(lister, recovery)?;
     match maintain::merge_and_sweep(root, lister, Reach::Crowded) {
         Ok(Some(done)) => {
             recovery.rows_recovered += done.rows_recovered;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
 use tallystone::{Filter, Options, Store, Table, TaskMetric, Timestamp};
 
 const DAY: i64 = 86_400_000_000;
@@ -103,4 +104,36 @@ fn a_read_only_open_writes_nothing() {
         assert_eq!(listing(&image), before);
     }
     assert_eq!(listing(&image), before);
+}
+
+/// A read-only open said nothing of a torn tail, and rows that were never acknowledged went
+/// in silence. Now it reports what a writer reports, and leaves the bytes where they are.
+#[test]
+fn a_read_only_open_reports_torn_tails() {
+    let (fs, dir) = (SimFileSystem::with_seed(1), Path::new("/store"));
+    let store = open_store(&fs, dir, options()).unwrap();
+    for start in [0, 10] {
+        record(&store, start..start + 10);
+        store.flush().unwrap();
+    }
+    let image = fs.kill_image();
+    let is_active = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "active");
+    let active = image.dump().into_iter().map(|(path, _)| path).find(is_active).unwrap();
+    let mut bytes = image.read_file(&active).unwrap();
+    // The end of the last COMMIT did not reach the disk.
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last - 20..].fill(0);
+    image.write_file(&active, &bytes).unwrap();
+
+    let reader = open_store_read_only(&image, dir, options()).unwrap();
+    let recovery = reader.recovery().clone();
+    assert_eq!(rows(&reader), 10);
+    assert!(recovery.torn_tail_bytes > 0 && recovery.frames_dropped > 0, "{recovery:?}");
+    assert!(recovery.notes[0].contains(".active"), "{recovery:?}");
+    assert_eq!(image.read_file(&active).unwrap(), bytes);
+    assert!(!image.dump().iter().any(|(path, _)| path.starts_with("/store/quarantine")));
+    assert_eq!(open_store(&image, dir, options()).unwrap().recovery(), &recovery);
+
+    let reader = open_store_read_only(&fs, dir, options()).unwrap();
+    assert_eq!(reader.recovery().torn_tail_bytes, 0);
 }
