@@ -494,29 +494,27 @@ impl Writing {
     }
 
     fn close(&self) -> Result<()> {
-        if !self.gate.close() {
-            return Ok(());
-        }
-        let ended = self
+        // One at a time: a second caller gets the outcome of the first, or tries again itself.
+        let mut threads = locked(&self.threads);
+        let Some(closing) = self.gate.begin_close() else { return Ok(()) };
+        let closed = self
             .gate
             .hand_over_all()
-            .and_then(|()| self.gate.ask_only(|reply| Message::Close { reply }));
-        match ended {
-            // An earlier try was given up, and came through all the same.
-            Err(error) if error.kind() == ErrorKind::Closed => {}
-            Err(error) => {
-                self.gate.reopen();
-                return Err(error);
+            .and_then(|()| self.gate.ask_only(|reply| Message::Close { closing, reply }));
+        // What counts is what has become of the committer, not whether its answer was waited
+        // for: with an error given, it either takes rows again, or has ended with all written.
+        match closed {
+            Err(error) if self.gate.give_up_close(closing) => Err(error),
+            _ => {
+                self.join(&mut threads);
+                Ok(())
             }
-            Ok(()) => {}
         }
-        self.join();
-        Ok(())
     }
 
-    fn join(&self) {
+    fn join(&self, threads: &mut Vec<JoinHandle<()>>) {
         drop(locked(&self.jobs).take());
-        for thread in locked(&self.threads).drain(..) {
+        for thread in threads.drain(..) {
             // A panic of the thread has been printed; the rows it had are in the files.
             let _ = thread.join();
         }
@@ -537,7 +535,7 @@ impl Drop for Inner {
             // Nobody is left to be told; what was flushed is safe.
             if writing.close().is_err() {
                 writing.gate.abandon();
-                writing.join();
+                writing.join(&mut locked(&writing.threads));
             }
         }
     }

@@ -58,7 +58,8 @@ pub(crate) struct Committer {
 struct Duties {
     barriers: Vec<(bool, Reply)>,
     rolls: Vec<Reply>,
-    close: Option<Reply>,
+    /// The number of the try to close, and who made it.
+    close: Option<(u64, Reply)>,
 }
 
 impl Duties {
@@ -70,7 +71,7 @@ impl Duties {
 
     fn answer(self, result: &Result<()>) {
         let replies = self.barriers.into_iter().map(|(_, reply)| reply);
-        for reply in replies.chain(self.rolls).chain(self.close) {
+        for reply in replies.chain(self.rolls).chain(self.close.map(|(_, reply)| reply)) {
             // Whoever asked may have given up waiting.
             let _ = reply.send(result.clone());
         }
@@ -107,10 +108,16 @@ impl Committer {
             let result = self.round(&duties);
             if duties.close.is_some() || !open {
                 let result = result.and_then(|()| self.end_all());
-                let ended = result.is_ok() || !open;
+                // Before the answer: whoever asked may give up waiting for it at any moment,
+                // and then goes on with a committer that must be there.
+                let closing = duties.close.as_ref().map(|(closing, _)| *closing);
+                let ended =
+                    result.is_ok() && closing.is_some_and(|closing| self.gate.end_close(closing));
+                if !open {
+                    self.gate.end();
+                }
                 duties.answer(&result);
-                if ended {
-                    self.gate.set_ended();
+                if ended || !open {
                     return;
                 }
                 continue;
@@ -140,7 +147,7 @@ impl Committer {
         }
         self.drain(duties);
         self.collect_old_slots(duties);
-        true
+        !self.gate.is_abandoned()
     }
 
     fn take(&mut self, message: Message, duties: &mut Duties) {
@@ -149,7 +156,9 @@ impl Committer {
             Message::Barrier { sync, reply } => duties.barriers.push((sync, reply)),
             Message::Roll { reply } => duties.rolls.push(reply),
             // Whoever asked may have given up waiting, and gone on.
-            Message::Close { reply } if self.gate.is_closed() => duties.close = Some(reply),
+            Message::Close { closing, reply } if self.gate.is_closing(closing) => {
+                duties.close = Some((closing, reply));
+            }
             Message::Close { .. } => {}
         }
     }
@@ -407,6 +416,126 @@ impl Committer {
                 // Tried again at the next look.
                 let _ = self.roll(key);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Options;
+    use crate::format::id::Id;
+    use crate::fs::FileSystem;
+    use crate::fs::sim::SimFileSystem;
+    use crate::ingest::buffer::RowRef;
+    use crate::ingest::channel::SharedSlot;
+    use crate::row::TaskMetric;
+    use crate::snapshot::lister::Lister;
+    use crate::store_files::identity::create_store;
+    use crate::store_files::retention::RetentionRules;
+    use crate::time::Timestamp;
+
+    fn store() -> (SimFileSystem, StoreRoot) {
+        let (fs, dir) = (SimFileSystem::new(), Path::new("/store"));
+        let store = create_store(&fs, dir, 0, &RetentionRules::default()).unwrap();
+        let root = StoreRoot {
+            fs: Arc::new(fs.clone()),
+            dir: dir.to_path_buf(),
+            id: store.store().store_id,
+            writer: Id::from_bytes(fs.unique_id()),
+            options: Arc::new(Options::default()),
+        };
+        (fs, root)
+    }
+
+    fn start(root: &StoreRoot, gate: &Arc<Gate>, receiver: Receiver<Message>) -> Committing {
+        let committer = Committer::new(root.clone(), Arc::clone(gate), receiver, Box::new(drop));
+        std::thread::spawn(move || committer.run())
+    }
+
+    type Committing = std::thread::JoinHandle<()>;
+
+    fn accept(gate: &Gate, slot: &SharedSlot, number: i64) -> Result<()> {
+        let row = TaskMetric {
+            timestamp: Timestamp::clamped(number),
+            task_id: "task",
+            agent_id: "agent",
+            duration_ms: Some(number),
+            tokens_used: None,
+            success: true,
+            metadata: None,
+        };
+        gate.accept(slot, RowRef::Task(&row), Duration::ZERO)
+    }
+
+    fn send_close(gate: &Gate, closing: u64) -> Receiver<Result<()>> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        assert!(gate.send(Message::Close { closing, reply }).is_ok());
+        answer
+    }
+
+    fn rows(root: &StoreRoot) -> u64 {
+        Lister::new(root.clone()).snapshot().unwrap().rows(Table::Task)
+    }
+
+    /// A close that was given up left its message in the channel. When the committer met it
+    /// during the next close, it ended, although that close had not handed over its rows.
+    #[test]
+    fn a_close_that_was_given_up_does_not_end_the_next_one() {
+        let (_, root) = store();
+        let (gate, receiver) = Gate::new(64, 1 << 20, 100);
+        let slot = gate.slot();
+        accept(&gate, &slot, 1).unwrap();
+        let first = gate.begin_close().unwrap();
+        gate.hand_over_all().unwrap();
+        drop(send_close(&gate, first));
+        assert!(gate.give_up_close(first));
+        accept(&gate, &slot, 2).unwrap();
+        let second = gate.begin_close().unwrap();
+        assert_eq!(accept(&gate, &slot, 3).unwrap_err().kind(), ErrorKind::Closed);
+
+        let thread = start(&root, &gate, receiver);
+        // It has met the first message when it has committed what lay before it.
+        while rows(&root) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        gate.hand_over_all().unwrap();
+        send_close(&gate, second).recv().unwrap().unwrap();
+        thread.join().unwrap();
+        assert_eq!(rows(&root), 2);
+        assert!(!gate.give_up_close(second), "it came through");
+        assert_eq!(gate.begin_close(), None);
+    }
+
+    /// A close that was given up raced with the committer's end: the store was open, but the
+    /// committer gone. Now only one of the two can happen.
+    #[test]
+    fn a_close_is_given_up_or_comes_through() {
+        for round in 0..200 {
+            let (_, root) = store();
+            let (gate, receiver) = Gate::new(64, 1 << 20, 100);
+            let slot = gate.slot();
+            let thread = start(&root, &gate, receiver);
+            accept(&gate, &slot, 1).unwrap();
+            let closing = gate.begin_close().unwrap();
+            gate.hand_over_all().unwrap();
+            let answer = send_close(&gate, closing);
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_micros(5 * round));
+            }
+            let given_up = gate.give_up_close(closing);
+            drop(answer);
+            if given_up {
+                accept(&gate, &slot, 2).unwrap();
+                gate.ask(|reply| Message::Barrier { sync: true, reply }).unwrap();
+                let closing = gate.begin_close().unwrap();
+                send_close(&gate, closing).recv().unwrap().unwrap();
+            }
+            thread.join().unwrap();
+            assert_eq!(rows(&root), 1 + u64::from(given_up));
         }
     }
 }
