@@ -482,6 +482,11 @@ impl Gate {
         self.abandoned.load(Ordering::Acquire)
     }
 
+    /// Whether rows' outcome is unknown.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
     /// Nothing can be made durable any more; these rows' outcome is unknown.
     pub(crate) fn set_poisoned(&self, rows: Vec<PartitionBatch>) {
         locked(&self.unacknowledged).extend(rows);
