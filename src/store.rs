@@ -17,7 +17,7 @@ use crate::ingest::appender::{Appender, Door};
 use crate::ingest::buffer::RowRef;
 use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
 use crate::ingest::committer::Committer;
-use crate::ingest::transaction::{Import, ImportSource};
+use crate::ingest::transaction::{AfterCommit, Import, ImportSource};
 use crate::maintain::{self, merge::Reach, sealer};
 use crate::report::{CatalogReport, ImportReport, RecoveryReport, StoreStats, VerifyReport};
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
@@ -333,7 +333,12 @@ impl Store {
     /// `AlreadyImported` for a source that was imported before, unless `again` is set.
     pub fn begin_import(&self, source: ImportSource) -> Result<Import> {
         self.writing()?;
-        Import::begin(&self.inner.root, &self.inner.door, source)
+        let (root, lister) = (self.inner.root.clone(), Arc::clone(&self.inner.lister));
+        let after = AfterCommit(Box::new(move || {
+            // Best effort: the next maintenance does it again.
+            let _ = maintain::reconcile::remember(&root, &lister);
+        }));
+        Import::begin(&self.inner.root, &self.inner.door, source, after)
     }
 
     /// Takes a committed import back.

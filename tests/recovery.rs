@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
-use tallystone::{Filter, Options, Store, Table, TaskMetric, Timestamp};
+use tallystone::{Filter, ImportSource, Options, Store, Table, TaskMetric, Timestamp};
 
 const DAY: i64 = 86_400_000_000;
 const START: i64 = 1_794_787_200_000_000;
@@ -31,19 +31,38 @@ fn options() -> Options {
     Options { block_rows: 64, clock: Arc::new(Fixed), ..Options::default() }
 }
 
+fn task(number: i64, task_id: &str) -> TaskMetric<'_> {
+    TaskMetric {
+        timestamp: Timestamp::from_micros(START + number).unwrap(),
+        task_id,
+        agent_id: "agent",
+        duration_ms: Some(number),
+        tokens_used: None,
+        success: true,
+        metadata: None,
+    }
+}
+
 fn record(store: &Store, numbers: std::ops::Range<i64>) {
     for number in numbers {
-        let row = TaskMetric {
-            timestamp: Timestamp::from_micros(START + number).unwrap(),
-            task_id: &format!("task-{number}"),
-            agent_id: "agent",
-            duration_ms: Some(number),
-            tokens_used: None,
-            success: true,
-            metadata: None,
-        };
-        store.record_task(&row).unwrap();
+        store.record_task(&task(number, &format!("task-{number}"))).unwrap();
     }
+}
+
+/// Imports rows and returns the id of the import.
+fn import(store: &Store, numbers: std::ops::Range<i64>) -> String {
+    let source = ImportSource {
+        name: "rows.csv".to_owned(),
+        hash: u128::from(numbers.start.unsigned_abs()),
+        crc32: 1,
+        bytes: 1,
+        again: false,
+    };
+    let mut import = store.begin_import(source).unwrap();
+    for number in numbers {
+        import.append_task(&task(number, &format!("task-{number}"))).unwrap();
+    }
+    import.commit().unwrap().id
 }
 
 fn rows(store: &Store) -> usize {
@@ -136,4 +155,59 @@ fn a_read_only_open_reports_torn_tails() {
 
     let reader = open_store_read_only(&fs, dir, options()).unwrap();
     assert_eq!(reader.recovery().torn_tail_bytes, 0);
+}
+
+/// An import whose record had vanished was taken for one that was undone, and the next writer
+/// deleted its files: committed rows were lost for good. The catalog knows better.
+#[test]
+fn files_of_an_import_whose_record_is_gone_are_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("store");
+    let store = Store::open_with(&dir, options()).unwrap();
+    record(&store, 0..10);
+    store.flush().unwrap();
+    let undone = import(&store, 100..110);
+    let id = import(&store, 200..250);
+    store.undo_import(&undone).unwrap();
+    assert_eq!(rows(&store), 60);
+    store.close().unwrap();
+
+    let path = dir.join("txn").join(&id);
+    let record = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for rebuilt in [false, false, true, false] {
+        let store = Store::open_with(&dir, options()).unwrap();
+        let notes = &store.recovery().notes;
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains(&format!("txn/{id} is gone")), "{notes:?}");
+        assert!(notes[0].contains("50 rows"), "{notes:?}");
+        for store in [&store, &Store::open_read_only(&dir).unwrap()] {
+            let report = store.verify(false).unwrap();
+            assert!(report.loses_rows() && report.problems.len() == 1, "{report:?}");
+            assert!(report.problems[0].message.contains(&id), "{report:?}");
+        }
+        let page = Store::open_read_only(&dir).unwrap().snapshot().unwrap();
+        let page = page.task_metrics(&Filter::new().all()).unwrap();
+        assert_eq!(page.rows.len(), 10);
+        assert_eq!(page.coverage.damaged.len(), 1, "{:?}", page.coverage);
+        if rebuilt {
+            store.rebuild_catalog().unwrap();
+        }
+        store.close().unwrap();
+    }
+
+    std::fs::write(&path, record).unwrap();
+    let store = Store::open_with(&dir, options()).unwrap();
+    assert_eq!(store.recovery().notes, Vec::<String>::new());
+    assert_eq!(rows(&store), 60);
+    assert!(store.verify(true).unwrap().problems.is_empty());
+    store.undo_import(&id).unwrap();
+    assert_eq!(rows(&store), 10);
+    store.close().unwrap();
+    let store = Store::open_with(&dir, options()).unwrap();
+    assert_eq!(store.recovery().notes, Vec::<String>::new());
+    assert!(store.verify(true).unwrap().problems.is_empty());
+    assert!(
+        store.snapshot().unwrap().task_metrics(&Filter::new()).unwrap().coverage.damaged.is_empty()
+    );
 }

@@ -677,6 +677,11 @@ fn cached(connection: &Connection, uuid: &Id) -> rusqlite::Result<Option<CachedS
     Ok(found.into_iter().map(|row| row.segment).find(|segment| segment.uuid == *uuid))
 }
 
+fn was_committed(connection: &Connection, uuid: &Id) -> rusqlite::Result<bool> {
+    let intended = || read_intents(connection).map(|all| all.iter().any(|(it, _)| it == uuid));
+    Ok(cached(connection, uuid)?.is_some() && !intended()?)
+}
+
 fn jobs(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Job>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     collect(connection, &format!("{JOB} ORDER BY id DESC LIMIT ?1"), [limit], read_job)
@@ -821,6 +826,10 @@ impl Catalog for SqliteCatalog {
         self.read("look up a file", |connection| cached(connection, uuid))
     }
 
+    fn was_committed(&self, uuid: &Id) -> Result<bool> {
+        self.read("look up a file", |connection| was_committed(connection, uuid))
+    }
+
     fn retention(&self) -> Result<Option<RetentionRules>> {
         self.read("read the rules of retention", read_rules)
     }
@@ -911,8 +920,8 @@ fn end_dead_jobs(transaction: &Transaction<'_>, first_live: JobId) -> rusqlite::
     Ok(dead.len() as u64)
 }
 
-fn read_intents(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(Id, JobId)>> {
-    collect(transaction, "SELECT uuid, job, crc32 FROM intents", (), |row| {
+fn read_intents(connection: &Connection) -> rusqlite::Result<Vec<(Id, JobId)>> {
+    collect(connection, "SELECT uuid, job, crc32 FROM intents", (), |row| {
         let (uuid, job) = (row.get::<_, Id>(0).ok()?, JobId(row.get(1).ok()?));
         let crc: i64 = row.get(2).ok()?;
         (crc == intent_crc(&uuid, job)).then_some((uuid, job))
@@ -994,6 +1003,12 @@ impl ReaderCatalog {
     #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     pub(crate) fn cached(&self, uuid: &Id) -> Option<CachedSegment> {
         self.ask(|connection| cached(connection, uuid)).flatten()
+    }
+
+    /// Whether file `uuid` was there and counted, and nothing was to delete it, as far as is
+    /// known.
+    pub(crate) fn was_committed(&self, uuid: &Id) -> bool {
+        self.ask(|connection| was_committed(connection, uuid)).unwrap_or(false)
     }
 
     /// What is remembered of all files, in one look: for opening a store, where asking for

@@ -306,9 +306,7 @@ impl Lister {
     fn view_of(&self, state: &State) -> View {
         let mut view = View { cache: Some(Arc::clone(&self.cache)), ..View::default() };
         for gone in &state.missing {
-            if is_missing(state, gone) {
-                view.damage[gone.table.index()].push(missing(gone));
-            }
+            view.damage[gone.table.index()].extend(missing(state, gone));
         }
         for ((table, _), directory) in &state.directories {
             let replaced = replaced(directory, &state.txns);
@@ -428,29 +426,34 @@ impl FileFacts {
     }
 }
 
-/// Whether a segment that the catalog misses is missing still: what the directories say, who
-/// may have got it back since, goes before that.
-fn is_missing(state: &State, gone: &MissingSegment) -> bool {
-    let directory = state.directories.get(&(gone.table, gone.partition));
-    directory.is_none_or(|directory| {
-        !directory.files.keys().any(|name| name.uuid == gone.uuid)
-            && !replaced(directory, &state.txns).contains(&gone.uuid)
-    })
-}
-
-/// A segment that the catalog knows and that is gone for no reason, as damage.
-fn missing(gone: &MissingSegment) -> FileDamage {
+/// A segment that the catalog knows and that is gone for no reason, as damage. `None` where
+/// the directories know better: it may be back since, or replaced.
+fn missing(state: &State, gone: &MissingSegment) -> Option<FileDamage> {
+    let mut reason = "the segment is gone, and nothing was to delete it".to_owned();
+    if let Some(directory) = state.directories.get(&(gone.table, gone.partition)) {
+        if replaced(directory, &state.txns).contains(&gone.uuid) {
+            return None;
+        }
+        let mut files = directory.files.iter();
+        if let Some((_, opened)) = files.find(|(name, _)| name.uuid == gone.uuid) {
+            if counts(opened, &state.txns) {
+                return None;
+            }
+            let txn = opened.header().and_then(|header| header.txn)?;
+            reason = format!("txn/{txn} is gone, although that import was committed");
+        }
+    }
     let name = FileName::new(gone.uuid, FileKind::Sealed);
-    FileDamage {
+    Some(FileDamage {
         file: relative(gone.table, gone.partition, &name),
         range: gone.partition.range(),
         damage: SegmentDamage {
             block: None,
             rows: Some(gone.rows),
             stamps: Some((gone.min_ts, gone.max_ts)),
-            reason: "the segment is gone, and nothing was to delete it".to_owned(),
+            reason,
         },
-    }
+    })
 }
 
 /// Whether a file's transaction, if it has one, has been committed.
