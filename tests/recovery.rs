@@ -211,3 +211,40 @@ fn files_of_an_import_whose_record_is_gone_are_kept() {
         store.snapshot().unwrap().task_metrics(&Filter::new()).unwrap().coverage.damaged.is_empty()
     );
 }
+
+/// A clock that is far ahead, and by which no listing grows old.
+#[derive(Debug)]
+struct Ahead;
+
+impl tallystone::time::Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(START + 9_000 * DAY).unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A directory was taken for long unchanged by the clock in the options. With that far ahead,
+/// a file that came in the same tick of the file system's clock stayed unseen for a second.
+#[test]
+fn a_clock_far_ahead_hides_no_change() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("store");
+    let first = Store::open_with(&dir, options()).unwrap();
+    record(&first, 0..10);
+    first.flush().unwrap();
+    let ahead = Options { clock: Arc::new(Ahead), ..options() };
+    let reader = Store::open_with(&dir, ahead).unwrap();
+    assert_eq!(rows(&reader), 10);
+
+    let day = std::fs::read_dir(dir.join("task_metrics")).unwrap().next().unwrap().unwrap().path();
+    let day = std::fs::File::open(day).unwrap();
+    let modified = day.metadata().unwrap().modified().unwrap();
+    let second = Store::open_with(&dir, options()).unwrap();
+    record(&second, 10..20);
+    second.flush().unwrap();
+    day.set_modified(modified).unwrap();
+    assert_eq!(rows(&reader), 20);
+}
