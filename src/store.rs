@@ -301,7 +301,7 @@ impl Store {
     ///
     /// As [`flush`](Self::flush); the store stays open then.
     pub fn close(&self) -> Result<()> {
-        self.writing()?.close()
+        self.inner.close(self.writing()?)
     }
 
     /// After `Poisoned`: the rows accepted after the last durable commit. They may be on
@@ -498,10 +498,11 @@ impl Writing {
         &self.slots[MINE.with(|mine| *mine) % self.slots.len()]
     }
 
-    fn close(&self) -> Result<()> {
+    /// Flushes and ends the threads; false if that was done before.
+    fn close(&self) -> Result<bool> {
         // One at a time: a second caller gets the outcome of the first, or tries again itself.
         let mut threads = locked(&self.threads);
-        let Some(closing) = self.gate.begin_close() else { return Ok(()) };
+        let Some(closing) = self.gate.begin_close() else { return Ok(false) };
         let closed = self
             .gate
             .hand_over_all()
@@ -512,7 +513,7 @@ impl Writing {
             Err(error) if self.gate.give_up_close(closing) => Err(error),
             _ => {
                 self.join(&mut threads);
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -533,12 +534,22 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| Error::io("start a thread", &PathBuf::from(name), error))
 }
 
+impl Inner {
+    fn close(&self, writing: &Writing) -> Result<()> {
+        if writing.close()? {
+            // Best effort: everything is written, and the next writer to open looks again.
+            let _ = maintain::merge_where_crowded(&self.root, &self.lister);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // In the child of a fork the threads are not there: nothing is ours to end.
         if let (Some(writing), Ok(())) = (&self.writing, self.door.check_process()) {
             // Nobody is left to be told; what was flushed is safe.
-            if writing.close().is_err() {
+            if self.close(writing).is_err() {
                 writing.gate.abandon();
                 writing.join(&mut locked(&writing.threads));
             }

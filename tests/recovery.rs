@@ -248,3 +248,61 @@ fn a_clock_far_ahead_hides_no_change() {
     day.set_modified(modified).unwrap();
     assert_eq!(rows(&reader), 20);
 }
+
+/// How many files of a kind a simulated store has.
+fn count(fs: &SimFileSystem, kind: &str) -> usize {
+    let is_of = |path: &Path| path.extension().is_some_and(|it| it == kind);
+    fs.dump().iter().filter(|(path, _)| is_of(path)).count()
+}
+
+fn small() -> Options {
+    Options { roll_rows: 100, unlink_grace: Duration::ZERO, ..options() }
+}
+
+/// Short-lived writers leave an active segment each; the one that makes them more than 64 in a
+/// partition merges them when it closes. A writer that does not get to close leaves that to
+/// the next one that opens.
+#[test]
+fn many_small_actives_are_merged_on_close_and_on_open() {
+    let (fs, dir) = (SimFileSystem::with_seed(2), Path::new("/store"));
+    for number in 0..64 {
+        let store = open_store(&fs, dir, small()).unwrap();
+        record(&store, number..number + 1);
+        store.close().unwrap();
+    }
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (64, 0));
+
+    let store = open_store(&fs, dir, small()).unwrap();
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (64, 0));
+    record(&store, 64..65);
+    store.flush().unwrap();
+    let killed = fs.kill_image();
+    store.close().unwrap();
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (0, 1));
+    let reader = open_store_read_only(&fs, dir, small()).unwrap();
+    assert_eq!(rows(&reader), 65);
+
+    assert_eq!((count(&killed, "active"), count(&killed, "segment")), (65, 0));
+    let store = open_store(&killed, dir, small()).unwrap();
+    assert_eq!(store.recovery().rows_recovered, 65);
+    assert_eq!((count(&killed, "active"), count(&killed, "segment")), (0, 1));
+    assert_eq!(rows(&store), 65);
+}
+
+/// More than 8 sealed segments under a quarter of the roll size become one, at any age of the
+/// partition; larger ones stay as they are.
+#[test]
+fn many_small_segments_are_merged() {
+    // Four of 24 rows make one of about the roll size; a ninth is alone.
+    for (rows_each, after_nine) in [(24, 3), (25, 9)] {
+        let (fs, dir) = (SimFileSystem::with_seed(3), Path::new("/store"));
+        let store = open_store(&fs, dir, small()).unwrap();
+        for number in 0..9 {
+            assert_eq!(count(&fs, "segment"), usize::try_from(number).unwrap());
+            record(&store, number * rows_each..(number + 1) * rows_each);
+            store.seal().unwrap();
+        }
+        assert_eq!(count(&fs, "segment"), after_nine, "{rows_each} rows");
+        assert_eq!(rows(&store), usize::try_from(9 * rows_each).unwrap());
+    }
+}

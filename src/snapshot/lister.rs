@@ -374,6 +374,23 @@ impl Lister {
         Ok(facts)
     }
 
+    /// Most active segments, other than replaced ones, that a partition has.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](Self::snapshot).
+    pub(crate) fn most_actives(&self) -> Result<usize> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.update(&mut state)?;
+        let count = |directory: &Directory| {
+            let replaced = replaced(directory, &state.txns);
+            let names = directory.files.keys();
+            let actives = names.filter(|name| name.kind == FileKind::Active);
+            actives.filter(|name| !replaced.contains(&name.uuid)).count()
+        };
+        Ok(state.directories.values().map(count).max().unwrap_or(0))
+    }
+
     /// The torn tails of active segments as of the last snapshot: file, bytes, whole frames.
     pub(crate) fn torn_tails(&self) -> Vec<(String, u64, u64)> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
