@@ -17,7 +17,7 @@ use crate::ingest::appender::{Appender, Door};
 use crate::ingest::buffer::RowRef;
 use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
 use crate::ingest::committer::Committer;
-use crate::ingest::transaction::{Import, ImportSource};
+use crate::ingest::transaction::{AfterCommit, Import, ImportSource};
 use crate::maintain::{self, merge::Reach, sealer};
 use crate::report::{CatalogReport, ImportReport, RecoveryReport, StoreStats, VerifyReport};
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
@@ -87,7 +87,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); nothing is created.
+    /// As [`open`](Self::open); nothing is created. `Io` where a directory cannot be read.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
         Self::open_read_only_on(Arc::new(OsFileSystem), dir.as_ref(), Options::default())
     }
@@ -103,6 +103,7 @@ impl Store {
         let id = existing_id(fs.as_ref(), dir, &mut recovery)?;
         let root = root_of(fs, dir, id, options);
         let lister = Arc::new(Lister::new(root.clone()));
+        report_torn_tails(&lister, &mut recovery)?;
         let door = Arc::new(Door::new());
         Ok(Self { inner: Arc::new(Inner { root, lister, door, writing: None, recovery }) })
     }
@@ -155,7 +156,8 @@ impl Store {
         self.inner.root.id.to_string()
     }
 
-    /// What opening found.
+    /// What opening found. A store opened for reading only reports torn tails too, and leaves
+    /// them; while the owner of a segment lives, one may be a commit that is being written.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.recovery
     }
@@ -299,7 +301,7 @@ impl Store {
     ///
     /// As [`flush`](Self::flush); the store stays open then.
     pub fn close(&self) -> Result<()> {
-        self.writing()?.close()
+        self.inner.close(self.writing()?)
     }
 
     /// After `Poisoned`: the rows accepted after the last durable commit. They may be on
@@ -331,7 +333,12 @@ impl Store {
     /// `AlreadyImported` for a source that was imported before, unless `again` is set.
     pub fn begin_import(&self, source: ImportSource) -> Result<Import> {
         self.writing()?;
-        Import::begin(&self.inner.root, &self.inner.door, source)
+        let (root, lister) = (self.inner.root.clone(), Arc::clone(&self.inner.lister));
+        let after = AfterCommit(Box::new(move || {
+            // Best effort: the next maintenance does it again.
+            let _ = maintain::reconcile::remember(&root, &lister);
+        }));
+        Import::begin(&self.inner.root, &self.inner.door, source, after)
     }
 
     /// Takes a committed import back.
@@ -412,9 +419,9 @@ fn existing_id(fs: &dyn FileSystem, dir: &Path, recovery: &mut RecoveryReport) -
     }
 }
 
-/// What a writer does about the past when it opens: dead processes' segments where there
-/// are many, torn tails, replaced files, the catalog.
-fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport) -> Result<()> {
+/// Unclean ends of active segments are never silent, whoever opens the store. A reader only
+/// reports them; a writer sets them aside when it seals the file.
+fn report_torn_tails(lister: &Lister, recovery: &mut RecoveryReport) -> Result<()> {
     lister.snapshot()?;
     for (file, bytes, frames) in lister.torn_tails() {
         recovery.torn_tail_bytes += bytes;
@@ -423,6 +430,13 @@ fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport
             .notes
             .push(format!("{file}: {bytes} bytes after the last commit belong to no whole commit"));
     }
+    Ok(())
+}
+
+/// What a writer does about the past when it opens: dead processes' segments where there
+/// are many, torn tails, replaced files, the catalog.
+fn recover(root: &StoreRoot, lister: &Arc<Lister>, recovery: &mut RecoveryReport) -> Result<()> {
+    report_torn_tails(lister, recovery)?;
     match maintain::merge_and_sweep(root, lister, Reach::Crowded) {
         Ok(Some(done)) => {
             recovery.rows_recovered += done.rows_recovered;
@@ -484,30 +498,29 @@ impl Writing {
         &self.slots[MINE.with(|mine| *mine) % self.slots.len()]
     }
 
-    fn close(&self) -> Result<()> {
-        if !self.gate.close() {
-            return Ok(());
-        }
-        let ended = self
+    /// Flushes and ends the threads; false if that was done before.
+    fn close(&self) -> Result<bool> {
+        // One at a time: a second caller gets the outcome of the first, or tries again itself.
+        let mut threads = locked(&self.threads);
+        let Some(closing) = self.gate.begin_close() else { return Ok(false) };
+        let closed = self
             .gate
             .hand_over_all()
-            .and_then(|()| self.gate.ask_only(|reply| Message::Close { reply }));
-        match ended {
-            // An earlier try was given up, and came through all the same.
-            Err(error) if error.kind() == ErrorKind::Closed => {}
-            Err(error) => {
-                self.gate.reopen();
-                return Err(error);
+            .and_then(|()| self.gate.ask_only(|reply| Message::Close { closing, reply }));
+        // What counts is what has become of the committer, not whether its answer was waited
+        // for: with an error given, it either takes rows again, or has ended with all written.
+        match closed {
+            Err(error) if self.gate.give_up_close(closing) => Err(error),
+            _ => {
+                self.join(&mut threads);
+                Ok(true)
             }
-            Ok(()) => {}
         }
-        self.join();
-        Ok(())
     }
 
-    fn join(&self) {
+    fn join(&self, threads: &mut Vec<JoinHandle<()>>) {
         drop(locked(&self.jobs).take());
-        for thread in locked(&self.threads).drain(..) {
+        for thread in threads.drain(..) {
             // A panic of the thread has been printed; the rows it had are in the files.
             let _ = thread.join();
         }
@@ -521,14 +534,24 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| Error::io("start a thread", &PathBuf::from(name), error))
 }
 
+impl Inner {
+    fn close(&self, writing: &Writing) -> Result<()> {
+        if writing.close()? {
+            // Best effort: everything is written, and the next writer to open looks again.
+            let _ = maintain::merge_where_crowded(&self.root, &self.lister);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // In the child of a fork the threads are not there: nothing is ours to end.
         if let (Some(writing), Ok(())) = (&self.writing, self.door.check_process()) {
             // Nobody is left to be told; what was flushed is safe.
-            if writing.close().is_err() {
+            if self.close(writing).is_err() {
                 writing.gate.abandon();
-                writing.join();
+                writing.join(&mut locked(&writing.threads));
             }
         }
     }

@@ -10,8 +10,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
-use tallystone::{ErrorKind, Filter, Options, Store, TaskMetric, Timestamp};
+use tallystone::testing::{
+    CrashPolicy, Fault, OpKind, SimFileSystem, open_store, open_store_read_only,
+};
+use tallystone::{Durability, ErrorKind, Filter, Options, Store, TaskMetric, Timestamp};
 
 const DAY: i64 = 86_400_000_000;
 const START: i64 = 1_794_787_200_000_000;
@@ -206,6 +208,57 @@ fn a_store_that_could_not_be_closed_goes_on() {
     store.close().unwrap();
     let store = open_store_read_only(&fs, dir, options(100_000)).unwrap();
     ledger.check(&store, true, "closed at last");
+}
+
+/// A sync found the disk full, and so did the segment that was to replace the file: the store
+/// was poisoned, although all it lacked was space. A sync at the end of a file that met the
+/// same was even repeated, and its success believed.
+#[test]
+fn a_sync_that_finds_the_disk_full_is_made_good_when_there_is_space() {
+    let mut refused = 0;
+    for durability in [Durability::Sync, Durability::Interval(Duration::ZERO), Durability::Os] {
+        // The sync of a flush, and that of the END mark.
+        for roll_rows in [100_000, 40] {
+            refused += sync_on_a_full_disk(durability, roll_rows);
+        }
+    }
+    assert_eq!(refused, 6 * 3);
+}
+
+fn sync_on_a_full_disk(durability: Durability, roll_rows: u64) -> usize {
+    let story = format!("{durability:?}, rolling at {roll_rows} rows");
+    let (fs, dir) = (SimFileSystem::with_seed(11), Path::new("/store"));
+    let options = Options { durability, ..options(roll_rows) };
+    let store = open_store(&fs, dir, options.clone()).unwrap();
+    let mut ledger = Ledger::default();
+    ledger.record(&store, 10);
+    assert!(ledger.flush(&store), "{story}");
+    // What is appended fits into the space that was filled ahead; a new file does not.
+    fs.space_limit(Some(fs.used_bytes() + 500));
+    fs.fail_path_matching(".active", Some(OpKind::SyncData), 0, Fault::NO_SPACE, false);
+    for _ in 0..3 {
+        ledger.record(&store, 10);
+        assert!(!ledger.flush(&store), "{story}: there is no space");
+        ledger.check(&store, false, &story);
+    }
+    assert_eq!(fs.faults_fired(), 1, "{story}");
+    assert_eq!(store.close().unwrap_err().kind(), ErrorKind::NoSpace, "{story}");
+    for image in [fs.kill_image(), fs.crash_image(CrashPolicy::None, 1)] {
+        let reader = open_store_read_only(&image, dir, options.clone()).unwrap();
+        ledger.check(&reader, false, &story);
+    }
+
+    fs.space_limit(None);
+    store.flush().unwrap_or_else(|e| panic!("{story}: there is space again: {e}"));
+    ledger.check(&store, true, &story);
+    // Durable, and not just said to be: nothing of it hangs on the file whose sync failed.
+    let image = fs.crash_image(CrashPolicy::None, 2);
+    ledger.check(&open_store_read_only(&image, dir, options.clone()).unwrap(), true, &story);
+    ledger.record(&store, 10);
+    assert!(ledger.flush(&store), "{story}");
+    store.close().unwrap();
+    ledger.check(&open_store(&fs, dir, options).unwrap(), true, &story);
+    ledger.refused
 }
 
 // ---------------------------------------------------------------------------------------

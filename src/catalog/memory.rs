@@ -68,6 +68,11 @@ impl Catalog for MemoryCatalog {
         Ok(self.segments.get(uuid).cloned())
     }
 
+    fn was_committed(&self, uuid: &Id) -> Result<bool> {
+        let intended = self.intents.iter().any(|(deleted, _)| deleted == uuid);
+        Ok(self.segments.contains_key(uuid) && !intended)
+    }
+
     fn retention(&self) -> Result<Option<RetentionRules>> {
         Ok(self.retention.clone())
     }

@@ -247,6 +247,10 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     fn cached(&self, uuid: &Id) -> Result<Option<CachedSegment>>;
 
+    /// Whether file `uuid` was there and counted, and nothing was to delete it. Only files
+    /// that count are entered, so that this outlives the record of a file's import.
+    fn was_committed(&self, uuid: &Id) -> Result<bool>;
+
     /// The rules of retention as last stored; `None` where there are none, or damaged ones.
     fn retention(&self) -> Result<Option<RetentionRules>>;
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -303,15 +304,25 @@ enum Access {
 }
 
 /// A connection that trusts nothing in the file. Writes nothing.
+///
+/// A reader says that the file is immutable, although it is not: SQLite then takes no lock,
+/// waits for nobody and makes no `-wal` and `-shm` beside it, which it does even for
+/// connections that only read. The reader misses what is in the log alone, and may see a
+/// checkpoint half done. It can afford that: rows count only with their own checksum, and
+/// about files that are listed.
 fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
-    let mode = match access {
-        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
-        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
-    };
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(path, mode | flags)?;
+    let connection = match access {
+        Access::Read => Connection::open_with_flags(
+            immutable_uri(path),
+            flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        ),
+        Access::Write => {
+            Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_WRITE)
+        }
+    }?;
     connection.busy_timeout(match access {
         Access::Read => Duration::ZERO,
         Access::Write => BUSY_TIMEOUT,
@@ -331,6 +342,20 @@ fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
     // Answers with the value, and with nothing where mapping is compiled out.
     connection.query_row("PRAGMA mmap_size = 0", (), |_| Ok(())).optional()?;
     Ok(connection)
+}
+
+/// The path as SQLite takes it with a setting; every byte that could mean something else in
+/// it is escaped.
+fn immutable_uri(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 fn set_journal(connection: &Connection) -> rusqlite::Result<()> {
@@ -652,6 +677,11 @@ fn cached(connection: &Connection, uuid: &Id) -> rusqlite::Result<Option<CachedS
     Ok(found.into_iter().map(|row| row.segment).find(|segment| segment.uuid == *uuid))
 }
 
+fn was_committed(connection: &Connection, uuid: &Id) -> rusqlite::Result<bool> {
+    let intended = || read_intents(connection).map(|all| all.iter().any(|(it, _)| it == uuid));
+    Ok(cached(connection, uuid)?.is_some() && !intended()?)
+}
+
 fn jobs(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Job>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     collect(connection, &format!("{JOB} ORDER BY id DESC LIMIT ?1"), [limit], read_job)
@@ -796,6 +826,10 @@ impl Catalog for SqliteCatalog {
         self.read("look up a file", |connection| cached(connection, uuid))
     }
 
+    fn was_committed(&self, uuid: &Id) -> Result<bool> {
+        self.read("look up a file", |connection| was_committed(connection, uuid))
+    }
+
     fn retention(&self) -> Result<Option<RetentionRules>> {
         self.read("read the rules of retention", read_rules)
     }
@@ -886,8 +920,8 @@ fn end_dead_jobs(transaction: &Transaction<'_>, first_live: JobId) -> rusqlite::
     Ok(dead.len() as u64)
 }
 
-fn read_intents(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(Id, JobId)>> {
-    collect(transaction, "SELECT uuid, job, crc32 FROM intents", (), |row| {
+fn read_intents(connection: &Connection) -> rusqlite::Result<Vec<(Id, JobId)>> {
+    collect(connection, "SELECT uuid, job, crc32 FROM intents", (), |row| {
         let (uuid, job) = (row.get::<_, Id>(0).ok()?, JobId(row.get(1).ok()?));
         let crc: i64 = row.get(2).ok()?;
         (crc == intent_crc(&uuid, job)).then_some((uuid, job))
@@ -951,7 +985,8 @@ impl fmt::Debug for ReaderCatalog {
 }
 
 /// Opens the catalog of the store in `dir` for reading; `None` where it is not there, not
-/// whole, not this store's, or busy.
+/// whole or not this store's. Creates and changes nothing. What it says may be older than
+/// the last maintenance: transactions that a crash left in the log are not in it.
 pub(crate) fn open_reader(fs: &dyn FileSystem, dir: &Path, store_id: &Id) -> Option<ReaderCatalog> {
     if !fs.shared_with_other_processes() {
         return None;
@@ -968,6 +1003,12 @@ impl ReaderCatalog {
     #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     pub(crate) fn cached(&self, uuid: &Id) -> Option<CachedSegment> {
         self.ask(|connection| cached(connection, uuid)).flatten()
+    }
+
+    /// Whether file `uuid` was there and counted, and nothing was to delete it, as far as is
+    /// known.
+    pub(crate) fn was_committed(&self, uuid: &Id) -> bool {
+        self.ask(|connection| was_committed(connection, uuid)).unwrap_or(false)
     }
 
     /// What is remembered of all files, in one look: for opening a store, where asking for
@@ -1416,11 +1457,30 @@ mod tests {
             deletes: vec![],
         };
         catalog.log_intent(&intent).unwrap();
+        drop(catalog);
         let reader = open_reader(&FS, root.path(), &STORE).unwrap();
         assert_eq!(reader.missing()[0].uuid, id(3));
         assert_eq!(reader.cached_all().len(), 2);
         assert_eq!(reader.jobs(10)[0].what, "older than 90 days");
         assert!(open_reader(&FS, root.path(), &id(8)).is_none(), "another store's");
+    }
+
+    /// A reader made `-wal` and `-shm` beside the catalog, and on a read-only mount it had none.
+    /// Now it looks at the file alone, whatever its directory is called.
+    #[test]
+    fn a_reader_leaves_no_trace() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a%41 ?immutable=0#\u{e9}");
+        FS.create_dir(&dir).unwrap();
+        let (mut catalog, _) = open_at(&dir);
+        reconcile(&mut catalog, &files(5));
+        drop(catalog);
+        let names =
+            || -> Vec<_> { FS.list(&dir).unwrap().into_iter().map(|entry| entry.name).collect() };
+        let before = names();
+        let reader = open_reader(&FS, &dir, &STORE).unwrap();
+        assert_eq!(reader.cached_all().len(), 5);
+        assert_eq!(names(), before);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns `Slot` (one appender's buffer), `Gate` (the sending side) and `Message`. A slot
 //! sits behind a lock of its own that nobody contends for but the timer and `flush`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,14 @@ use crate::limits::BATCH_BYTES_MAX;
 /// How long a sender waits before it looks whether the committer is stalled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Stages of a store's life. Appenders, closers and the committer look at one and the same
+/// value, and of those who try to change it only one can. Between these two lies the number
+/// of the try to close that is under way: no row is accepted, and either the committer ends,
+/// or whoever closes gives up and opens again.
+const OPEN: u64 = 0;
+/// The committer has ended, and never takes anything again.
+const ENDED: u64 = u64::MAX;
+
 /// What the committer is told, in order.
 pub(crate) enum Message {
     /// Commit these rows.
@@ -25,8 +33,9 @@ pub(crate) enum Message {
     Barrier { sync: bool, reply: Sender<Result<()>> },
     /// As a durable barrier; then end every active segment and have it sealed.
     Roll { reply: Sender<Result<()>> },
-    /// As a durable barrier; then end every active segment and stop.
-    Close { reply: Sender<Result<()>> },
+    /// As a durable barrier; then end every active segment and stop. `closing` is the number
+    /// of the try to close: one that was given up may lie here before rows of the next.
+    Close { closing: u64, reply: Sender<Result<()>> },
 }
 
 /// One appender's rows that the committer has not been given.
@@ -92,9 +101,9 @@ pub(crate) struct Gate {
     progress: Mutex<Progress>,
     nudge: Condvar,
     poisoned: AtomicBool,
-    closed: AtomicBool,
+    stage: AtomicU64,
+    closings: AtomicU64,
     abandoned: AtomicBool,
-    ended: AtomicBool,
     unacknowledged: Mutex<Vec<PartitionBatch>>,
 }
 
@@ -118,9 +127,9 @@ impl Gate {
             progress: Mutex::default(),
             nudge: Condvar::new(),
             poisoned: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            stage: AtomicU64::new(OPEN),
+            closings: AtomicU64::new(OPEN),
             abandoned: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
             unacknowledged: Mutex::default(),
         };
         (Arc::new(gate), receiver)
@@ -153,8 +162,8 @@ impl Gate {
     /// `NoSpace`, `Io`: the committer cannot write and everything before it is full; the
     /// row is not accepted. `Closed`, `Poisoned`.
     pub(crate) fn accept(&self, slot: &Mutex<Slot>, row: RowRef<'_>, now: Duration) -> Result<()> {
-        self.check()?;
         let mut slot = locked(slot);
+        self.check()?;
         if slot.buffer.rows() >= self.buffer_rows {
             self.hand_over(&mut slot)?;
         }
@@ -178,9 +187,9 @@ impl Gate {
         row: RowRef<'_>,
         now: Duration,
     ) -> Result<()> {
-        self.check()?;
         let full = || Error::new(ErrorKind::Full, "the channel to the committer is full");
         let mut slot = slot.try_lock().map_err(|_| full())?;
+        self.check()?;
         if slot.buffer.rows() >= self.buffer_rows && !self.try_hand_over(&mut slot) {
             return Err(full());
         }
@@ -206,8 +215,8 @@ impl Gate {
         slot: &Mutex<Slot>,
         batches: Vec<PartitionBatch>,
     ) -> Result<()> {
-        self.check()?;
         let mut slot = locked(slot);
+        self.check()?;
         self.hand_over(&mut slot)?;
         slot.outbox.extend(batches);
         // Accepted from here on; what the channel has no room for yet waits in the outbox.
@@ -373,12 +382,14 @@ impl Gate {
         }
     }
 
-    /// Whether the store takes rows at all.
+    /// Whether the store takes rows at all. Looked at under the lock of the slot that a row
+    /// goes to: closing takes each of these locks to empty the slots, so that a row is either
+    /// among what it hands over, or refused.
     pub(crate) fn check(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(poisoned());
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.stage.load(Ordering::Acquire) != OPEN {
             return Err(closed());
         }
         Ok(())
@@ -426,24 +437,37 @@ impl Gate {
         progress.nudged = false;
     }
 
-    /// No row is accepted from now on; false if that was so already.
-    pub(crate) fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel)
+    /// No row is accepted from now on; the number of this try to close. `None` if the
+    /// committer has ended already. One caller at a time.
+    pub(crate) fn begin_close(&self) -> Option<u64> {
+        let closing = self.closings.fetch_add(1, Ordering::AcqRel) + 1;
+        self.change_stage(OPEN, closing).then_some(closing)
     }
 
-    /// Rows are accepted again: what was accepted before could not be written.
-    pub(crate) fn reopen(&self) {
-        self.closed.store(false, Ordering::Release);
+    /// Rows are accepted again: what was accepted before could not be written. False if the
+    /// committer has ended after all, with everything written.
+    pub(crate) fn give_up_close(&self, closing: u64) -> bool {
+        self.change_stage(closing, OPEN)
     }
 
-    /// Whether the store is closed, or being closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+    /// The committer ends, and takes no message any more. False if whoever closed the store
+    /// has given that up: rows may wait again.
+    pub(crate) fn end_close(&self, closing: u64) -> bool {
+        self.change_stage(closing, ENDED)
     }
 
-    /// The committer takes no message any more.
-    pub(crate) fn set_ended(&self) {
-        self.ended.store(true, Ordering::Release);
+    /// The committer ends, whatever is left.
+    pub(crate) fn end(&self) {
+        self.stage.store(ENDED, Ordering::Release);
+    }
+
+    /// Whether this try to close is the one under way.
+    pub(crate) fn is_closing(&self, closing: u64) -> bool {
+        self.stage.load(Ordering::Acquire) == closing
+    }
+
+    fn change_stage(&self, from: u64, to: u64) -> bool {
+        self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Nobody waits for what cannot be written: the committer ends without it.
@@ -456,6 +480,11 @@ impl Gate {
     /// Whether the committer is to end although rows are left.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Whether rows' outcome is unknown.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
     }
 
     /// Nothing can be made durable any more; these rows' outcome is unknown.

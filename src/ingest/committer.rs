@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::buffer::PartitionBatch;
-use crate::ingest::channel::{Gate, Message};
+use crate::ingest::channel::{Gate, Message, poisoned};
 use crate::limits::ACTIVES_OPEN_MAX;
 use crate::schema::Table;
 use crate::segment::active::ActiveWriter;
@@ -37,6 +37,10 @@ struct Active {
     used: Duration,
 }
 
+/// An active segment that is not trusted any more. Its lock stays held: nobody else judges
+/// the file.
+type Lost = ((Table, Partition), ActiveWriter);
+
 type Reply = Sender<Result<()>>;
 
 /// The state of the committer thread.
@@ -47,6 +51,9 @@ pub(crate) struct Committer {
     rolled: Box<dyn Fn(ActiveWriter) + Send>,
     actives: BTreeMap<(Table, Partition), Active>,
     pending: Vec<PartitionBatch>,
+    /// Files that were given up, and whose rows are to be sealed elsewhere yet.
+    lost: Vec<Lost>,
+    /// Of a poisoned store: those whose rows cannot be.
     given_up: Vec<ActiveWriter>,
     last_sync: Duration,
     last_look: Duration,
@@ -58,7 +65,8 @@ pub(crate) struct Committer {
 struct Duties {
     barriers: Vec<(bool, Reply)>,
     rolls: Vec<Reply>,
-    close: Option<Reply>,
+    /// The number of the try to close, and who made it.
+    close: Option<(u64, Reply)>,
 }
 
 impl Duties {
@@ -70,7 +78,7 @@ impl Duties {
 
     fn answer(self, result: &Result<()>) {
         let replies = self.barriers.into_iter().map(|(_, reply)| reply);
-        for reply in replies.chain(self.rolls).chain(self.close) {
+        for reply in replies.chain(self.rolls).chain(self.close.map(|(_, reply)| reply)) {
             // Whoever asked may have given up waiting.
             let _ = reply.send(result.clone());
         }
@@ -92,6 +100,7 @@ impl Committer {
             rolled,
             actives: BTreeMap::new(),
             pending: Vec::new(),
+            lost: Vec::new(),
             given_up: Vec::new(),
             last_sync: Duration::ZERO,
             last_look: Duration::ZERO,
@@ -107,16 +116,24 @@ impl Committer {
             let result = self.round(&duties);
             if duties.close.is_some() || !open {
                 let result = result.and_then(|()| self.end_all());
-                let ended = result.is_ok() || !open;
+                // Before the answer: whoever asked may give up waiting for it at any moment,
+                // and then goes on with a committer that must be there.
+                let closing = duties.close.as_ref().map(|(closing, _)| *closing);
+                let ended =
+                    result.is_ok() && closing.is_some_and(|closing| self.gate.end_close(closing));
+                if !open {
+                    self.gate.end();
+                }
                 duties.answer(&result);
-                if ended {
-                    self.gate.set_ended();
+                if ended || !open {
                     return;
                 }
                 continue;
             }
             let result = match result {
-                Ok(()) if !duties.rolls.is_empty() => self.roll_all(),
+                Ok(()) if !duties.rolls.is_empty() => {
+                    self.roll_all().and_then(|()| self.replace_lost())
+                }
                 result => result,
             };
             duties.answer(&result);
@@ -126,7 +143,7 @@ impl Committer {
 
     /// Takes what waits in the channel and in old slots; false when every sender is gone.
     fn gather(&mut self, duties: &mut Duties) -> bool {
-        if !self.pending.is_empty() {
+        if !(self.pending.is_empty() && self.lost.is_empty()) {
             // The head of the queue comes first: nothing is taken until it is written.
             self.gate.wait_for_retry(self.retry_after);
             self.retry_after = (self.retry_after * 2).min(RETRY_AFTER.1);
@@ -140,7 +157,7 @@ impl Committer {
         }
         self.drain(duties);
         self.collect_old_slots(duties);
-        true
+        !self.gate.is_abandoned()
     }
 
     fn take(&mut self, message: Message, duties: &mut Duties) {
@@ -149,7 +166,9 @@ impl Committer {
             Message::Barrier { sync, reply } => duties.barriers.push((sync, reply)),
             Message::Roll { reply } => duties.rolls.push(reply),
             // Whoever asked may have given up waiting, and gone on.
-            Message::Close { reply } if self.gate.is_closed() => duties.close = Some(reply),
+            Message::Close { closing, reply } if self.gate.is_closing(closing) => {
+                duties.close = Some((closing, reply));
+            }
             Message::Close { .. } => {}
         }
     }
@@ -194,6 +213,7 @@ impl Committer {
     }
 
     fn round(&mut self, duties: &Duties) -> Result<()> {
+        let attempt = self.gate.begin_attempt();
         let committed = self.commit_pending();
         let now = self.root.options.clock.elapsed();
         let due = match self.root.options.durability {
@@ -201,13 +221,19 @@ impl Committer {
             Durability::Interval(every) => now.saturating_sub(self.last_sync) >= every,
             Durability::Os => false,
         };
-        let synced = if due || duties.wants_sync() {
+        if due || duties.wants_sync() {
             self.last_sync = now;
-            self.sync_all()
-        } else {
-            Ok(())
-        };
-        synced.and(committed)
+            self.sync_all();
+        }
+        // Whatever was given up in this round or before: the round is a success only if its
+        // rows are durable elsewhere.
+        let mut result = self.replace_lost().and(committed);
+        if self.gate.is_poisoned() {
+            self.gate.set_poisoned(std::mem::take(&mut self.pending));
+            result = Err(poisoned());
+        }
+        self.gate.end_attempt(attempt, result.as_ref().err().cloned());
+        result
     }
 
     /// Commits what is pending; what cannot be written stays.
@@ -219,7 +245,6 @@ impl Committer {
         for batch in self.pending.drain(..) {
             groups.entry((batch.table, batch.partition)).or_default().push(batch);
         }
-        let attempt = self.gate.begin_attempt();
         let mut failed = None;
         for (key, batches) in groups {
             match self.commit_group(key, &batches) {
@@ -230,7 +255,6 @@ impl Committer {
                 }
             }
         }
-        self.gate.end_attempt(attempt, failed.clone());
         failed.map_or(Ok(()), Err)
     }
 
@@ -245,7 +269,7 @@ impl Committer {
         match active.writer.append(&rows) {
             Err(error) if error.kind() == ErrorKind::Io => {
                 // A disk that refuses to write may have lost more: give the file up.
-                self.give_up(key)?;
+                self.give_up(key);
                 Err(error)
             }
             Err(error) => Err(error),
@@ -286,7 +310,7 @@ impl Committer {
         Ok(())
     }
 
-    fn sync_all(&mut self) -> Result<()> {
+    fn sync_all(&mut self) {
         let dirty: Vec<_> = self
             .actives
             .iter()
@@ -296,33 +320,51 @@ impl Committer {
         for key in dirty {
             let synced = self.actives.get_mut(&key).map_or(Ok(()), |active| active.writer.sync());
             if synced.is_err() {
-                self.give_up(key)?;
+                self.give_up(key);
+            }
+        }
+    }
+
+    /// Gives up an active segment that could not be written to or synced: its committed rows
+    /// are to become a sealed segment that replaces it.
+    fn give_up(&mut self, key: (Table, Partition)) {
+        self.lost.extend(self.actives.remove(&key).map(|active| (key, active.writer)));
+    }
+
+    /// Seals the rows of files that were given up elsewhere. Afterwards they are durable.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace`: the rows stay in memory, and it is tried again like a commit. `Poisoned`
+    /// after any other: they can never be made durable.
+    fn replace_lost(&mut self) -> Result<()> {
+        while let Some((_, writer)) = self.lost.last() {
+            match self.seal_elsewhere(writer) {
+                Ok(()) => drop(self.lost.pop()),
+                Err(error) if error.kind() == ErrorKind::NoSpace => return Err(error),
+                Err(_) => {
+                    self.poison();
+                    return Err(poisoned());
+                }
             }
         }
         Ok(())
     }
 
-    /// Gives up an active segment that could not be synced: its committed rows become a
-    /// sealed segment that replaces it. Afterwards they are durable.
-    fn give_up(&mut self, key: (Table, Partition)) -> Result<()> {
-        let Some(active) = self.actives.remove(&key) else { return Ok(()) };
-        let writer = active.writer;
-        let sealed = self.seal_elsewhere(&writer);
-        if sealed.is_err() {
-            let rows = writer.unsynced().iter().map(|batch| PartitionBatch {
-                table: key.0,
-                partition: key.1,
+    fn poison(&mut self) {
+        let mut rows = Vec::new();
+        for ((table, partition), writer) in self.lost.drain(..) {
+            rows.extend(writer.unsynced().iter().map(|batch| PartitionBatch {
+                table,
+                partition,
                 bytes: 0,
                 batch: Arc::clone(batch),
-            });
-            let mut rows: Vec<_> = rows.collect();
-            rows.append(&mut self.pending);
-            self.gate.set_poisoned(rows);
+            }));
             // The lock stays held while the store is open: nobody else judges the file.
             self.given_up.push(writer);
-            return Err(crate::ingest::channel::poisoned());
         }
-        Ok(())
+        rows.append(&mut self.pending);
+        self.gate.set_poisoned(rows);
     }
 
     fn seal_elsewhere(&self, writer: &ActiveWriter) -> Result<()> {
@@ -347,8 +389,14 @@ impl Committer {
         let Some(active) = self.actives.get_mut(&key) else { return Ok(()) };
         match active.writer.finish() {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NoSpace => return Err(error),
-            Err(_) => return self.give_up(key),
+            // Only the END mark did not fit; a sync that found the disk full is another matter.
+            Err(error) if error.kind() == ErrorKind::NoSpace && !active.writer.is_lost() => {
+                return Err(error);
+            }
+            Err(_) => {
+                self.give_up(key);
+                return Ok(());
+            }
         }
         if let Some(active) = self.actives.remove(&key) {
             // Waits when sealing lags behind.
@@ -375,19 +423,20 @@ impl Committer {
             }
         }
         self.actives.clear();
-        Ok(())
+        self.replace_lost()
     }
 
     /// What can wait until nobody does: space ahead, segments whose day is past.
     fn idle_work(&mut self) {
-        if !self.pending.is_empty() || !self.receiver.is_empty() {
+        if !(self.pending.is_empty() && self.lost.is_empty() && self.receiver.is_empty()) {
             return;
         }
         let keys: Vec<_> = self.actives.keys().copied().collect();
         for key in &keys {
             let filled = self.actives.get_mut(key).map_or(Ok(()), |a| a.writer.fill_ahead());
-            if filled.is_err() && self.give_up(*key).is_err() {
-                return;
+            if filled.is_err() {
+                // The next round replaces it.
+                self.give_up(*key);
             }
         }
         let elapsed = self.root.options.clock.elapsed();
@@ -407,6 +456,126 @@ impl Committer {
                 // Tried again at the next look.
                 let _ = self.roll(key);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Options;
+    use crate::format::id::Id;
+    use crate::fs::FileSystem;
+    use crate::fs::sim::SimFileSystem;
+    use crate::ingest::buffer::RowRef;
+    use crate::ingest::channel::SharedSlot;
+    use crate::row::TaskMetric;
+    use crate::snapshot::lister::Lister;
+    use crate::store_files::identity::create_store;
+    use crate::store_files::retention::RetentionRules;
+    use crate::time::Timestamp;
+
+    fn store() -> (SimFileSystem, StoreRoot) {
+        let (fs, dir) = (SimFileSystem::new(), Path::new("/store"));
+        let store = create_store(&fs, dir, 0, &RetentionRules::default()).unwrap();
+        let root = StoreRoot {
+            fs: Arc::new(fs.clone()),
+            dir: dir.to_path_buf(),
+            id: store.store().store_id,
+            writer: Id::from_bytes(fs.unique_id()),
+            options: Arc::new(Options::default()),
+        };
+        (fs, root)
+    }
+
+    fn start(root: &StoreRoot, gate: &Arc<Gate>, receiver: Receiver<Message>) -> Committing {
+        let committer = Committer::new(root.clone(), Arc::clone(gate), receiver, Box::new(drop));
+        std::thread::spawn(move || committer.run())
+    }
+
+    type Committing = std::thread::JoinHandle<()>;
+
+    fn accept(gate: &Gate, slot: &SharedSlot, number: i64) -> Result<()> {
+        let row = TaskMetric {
+            timestamp: Timestamp::clamped(number),
+            task_id: "task",
+            agent_id: "agent",
+            duration_ms: Some(number),
+            tokens_used: None,
+            success: true,
+            metadata: None,
+        };
+        gate.accept(slot, RowRef::Task(&row), Duration::ZERO)
+    }
+
+    fn send_close(gate: &Gate, closing: u64) -> Receiver<Result<()>> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        assert!(gate.send(Message::Close { closing, reply }).is_ok());
+        answer
+    }
+
+    fn rows(root: &StoreRoot) -> u64 {
+        Lister::new(root.clone()).snapshot().unwrap().rows(Table::Task)
+    }
+
+    /// A close that was given up left its message in the channel. When the committer met it
+    /// during the next close, it ended, although that close had not handed over its rows.
+    #[test]
+    fn a_close_that_was_given_up_does_not_end_the_next_one() {
+        let (_, root) = store();
+        let (gate, receiver) = Gate::new(64, 1 << 20, 100);
+        let slot = gate.slot();
+        accept(&gate, &slot, 1).unwrap();
+        let first = gate.begin_close().unwrap();
+        gate.hand_over_all().unwrap();
+        drop(send_close(&gate, first));
+        assert!(gate.give_up_close(first));
+        accept(&gate, &slot, 2).unwrap();
+        let second = gate.begin_close().unwrap();
+        assert_eq!(accept(&gate, &slot, 3).unwrap_err().kind(), ErrorKind::Closed);
+
+        let thread = start(&root, &gate, receiver);
+        // It has met the first message when it has committed what lay before it.
+        while rows(&root) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        gate.hand_over_all().unwrap();
+        send_close(&gate, second).recv().unwrap().unwrap();
+        thread.join().unwrap();
+        assert_eq!(rows(&root), 2);
+        assert!(!gate.give_up_close(second), "it came through");
+        assert_eq!(gate.begin_close(), None);
+    }
+
+    /// A close that was given up raced with the committer's end: the store was open, but the
+    /// committer gone. Now only one of the two can happen.
+    #[test]
+    fn a_close_is_given_up_or_comes_through() {
+        for round in 0..200 {
+            let (_, root) = store();
+            let (gate, receiver) = Gate::new(64, 1 << 20, 100);
+            let slot = gate.slot();
+            let thread = start(&root, &gate, receiver);
+            accept(&gate, &slot, 1).unwrap();
+            let closing = gate.begin_close().unwrap();
+            gate.hand_over_all().unwrap();
+            let answer = send_close(&gate, closing);
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_micros(5 * round));
+            }
+            let given_up = gate.give_up_close(closing);
+            drop(answer);
+            if given_up {
+                accept(&gate, &slot, 2).unwrap();
+                gate.ask(|reply| Message::Barrier { sync: true, reply }).unwrap();
+                let closing = gate.begin_close().unwrap();
+                send_close(&gate, closing).recv().unwrap().unwrap();
+            }
+            thread.join().unwrap();
+            assert_eq!(rows(&root), 1 + u64::from(given_up));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::segment::files::seal_rows;
 use crate::segment::files::{FileName, StoreRoot};
 use crate::store_files::generation::bump;
 use crate::store_files::txn::{TxnInProgress, TxnRecord, list_committed};
+use std::fmt;
 use std::sync::Arc;
 
 /// Memory for rows that wait to be sealed.
@@ -45,6 +46,16 @@ pub struct Import {
     buffer: Buffer,
     rows: [u64; 3],
     files: Vec<(FileName, std::path::PathBuf)>,
+    after: AfterCommit,
+}
+
+/// What is to be done when an import has been committed; the store's business.
+pub(crate) struct AfterCommit(pub(crate) Box<dyn FnOnce() + Send + Sync>);
+
+impl fmt::Debug for AfterCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterCommit")
+    }
 }
 
 impl Import {
@@ -53,7 +64,12 @@ impl Import {
     /// # Errors
     ///
     /// `AlreadyImported` for a source that was imported before, unless `again`; `Io`.
-    pub(crate) fn begin(root: &StoreRoot, door: &Arc<Door>, source: ImportSource) -> Result<Self> {
+    pub(crate) fn begin(
+        root: &StoreRoot,
+        door: &Arc<Door>,
+        source: ImportSource,
+        after: AfterCommit,
+    ) -> Result<Self> {
         let before = list_committed(root.fs.as_ref(), &root.dir)?;
         let same = before.records.iter().find(|record| {
             (record.source_crc32, record.source_xxh3, record.bytes)
@@ -76,6 +92,7 @@ impl Import {
             buffer: Buffer::default(),
             rows: [0; 3],
             files: Vec::new(),
+            after,
         })
     }
 
@@ -167,6 +184,7 @@ impl Import {
             return Err(error);
         }
         bump(fs.as_ref(), &self.root.dir)?;
+        (std::mem::replace(&mut self.after, AfterCommit(Box::new(|| ()))).0)();
         Ok(record.report())
     }
 }

@@ -19,7 +19,7 @@ use crate::store_files::generation;
 use crate::time::{MICROS_PER_HOUR, Partition};
 
 /// A partition with more dead actives than this has them merged by the next writer.
-const DEAD_ACTIVES_MAX: usize = 64;
+pub(super) const DEAD_ACTIVES_MAX: usize = 64;
 /// Dead actives of a partition with more bytes than this are merged by the next writer.
 const DEAD_BYTES_MAX: u64 = 1 << 20;
 /// More small sealed segments than this are merged.

@@ -78,6 +78,19 @@ pub(crate) fn merge_and_sweep(
     Ok(Some(Done { rows_recovered: dead.rows, catalog_rebuilt: books.rebuilt, notes }))
 }
 
+/// As [`merge_and_sweep`], if a partition has so many active segments that a writer that ends
+/// should see to them, which adds one of its own.
+///
+/// # Errors
+///
+/// As [`merge_and_sweep`].
+pub(crate) fn merge_where_crowded(root: &StoreRoot, lister: &Lister) -> Result<()> {
+    if lister.most_actives()? > merge::DEAD_ACTIVES_MAX {
+        merge_and_sweep(root, lister, merge::Reach::Crowded)?;
+    }
+    Ok(())
+}
+
 fn sweep_and_reconcile(root: &StoreRoot, lister: &Lister, lock: &MaintenanceLock) -> Result<Books> {
     let mut books = Books::open(root, lock)?;
     sweep::sweep(root, lister, &mut books)?;

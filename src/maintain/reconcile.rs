@@ -3,15 +3,17 @@
 //! Owns `Books`: the catalog in the hands of the holder of the maintenance lock. Nothing
 //! that a reader needs lives only there.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::catalog::{self, Catalog, CatalogState, Intent, MissingSegment, Outcome, SegmentFacts};
 use crate::error::Result;
+use crate::format::id::Id;
 use crate::report::CatalogReport;
 use crate::segment::Segment;
 use crate::segment::files::{FileName, StoreRoot};
 use crate::snapshot::lister::{Content, FileFacts, Lister};
-use crate::store_files::maintenance::MaintenanceLock;
+use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
 use crate::store_files::retention::{self, RetentionRules, RulesSource};
 use crate::time::Timestamp;
 
@@ -43,6 +45,15 @@ impl Books {
                 .push(format!("catalog.sqlite: {reason:?}: built anew from the files{kept}"));
         }
         Ok(books)
+    }
+
+    /// Whether the catalog knows that a file counted once, and nothing was to delete it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `Corrupt`: the file must be left alone.
+    pub(crate) fn was_committed(&self, facts: &FileFacts) -> Result<bool> {
+        self.catalog.was_committed(&facts.name.uuid)
     }
 
     /// Logs that files are to be deleted, deletes them, and logs what came of it.
@@ -90,11 +101,25 @@ impl Books {
     ///
     /// `Io`, `NoSpace`, `Locked`, `Corrupt`: it is made right next time.
     pub(crate) fn reconcile(&mut self, root: &StoreRoot, lister: &Lister) -> Result<Counted> {
+        self.reconcile_with(root, lister, &HashSet::new())
+    }
+
+    /// As `reconcile`, and enters the files `also`, which do not count now.
+    fn reconcile_with(
+        &mut self,
+        root: &StoreRoot,
+        lister: &Lister,
+        also: &HashSet<Id>,
+    ) -> Result<Counted> {
         let rules = self.rules(root)?;
-        let files: Vec<SegmentFacts> = lister.files()?.iter().filter_map(facts_of).collect();
+        let listed = lister.files()?;
+        let counts = |facts: &&FileFacts| facts.is_committed || also.contains(&facts.name.uuid);
+        let files: Vec<SegmentFacts> = listed.iter().filter(counts).filter_map(facts_of).collect();
         let found = self.catalog.reconcile(&files, &rules)?;
         for missing in &found.missing {
-            self.notes.push(missing_note(missing));
+            let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
+            let orphaned = kept.and_then(orphan_note);
+            self.notes.push(orphaned.unwrap_or_else(|| missing_note(missing)));
         }
         Ok(Counted { segments: files.len() as u64, rows: files.iter().map(|file| file.rows).sum() })
     }
@@ -140,10 +165,32 @@ fn missing_note(missing: &MissingSegment) -> String {
     )
 }
 
-/// What the catalog keeps of a file; nothing of one that is unreadable, empty, or of an
-/// import that has not been committed.
+/// What is to be said of a file that counted once and does not now, because the record of its
+/// import is gone; `None` of any other.
+pub(crate) fn orphan_note(facts: &FileFacts) -> Option<String> {
+    let txn = facts.header.as_ref()?.txn.filter(|_| !facts.is_committed && !facts.is_replaced)?;
+    Some(format!(
+        "{}: txn/{txn} is gone, although that import was committed: {} rows do not count until \
+         it is back; the file is kept",
+        facts.relative(),
+        facts.segment().map_or(0, Segment::rows)
+    ))
+}
+
+/// Enters what has just been committed, unless another process is doing maintenance, which
+/// will do so: from then on the loss of `txn/<id>` is told from an import that never was.
+///
+/// # Errors
+///
+/// As [`Books::open`] and [`Books::reconcile`]: a later maintenance makes it right.
+pub(crate) fn remember(root: &StoreRoot, lister: &Lister) -> Result<()> {
+    let Some(lock) = try_maintenance_lock(root.fs.as_ref(), &root.dir)? else { return Ok(()) };
+    Books::open(root, &lock)?.reconcile(root, lister).map(|_| ())
+}
+
+/// What the catalog keeps of a file; nothing of one that is unreadable or empty.
 fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
-    let segment = facts.segment().filter(|segment| segment.rows() > 0 && facts.is_committed)?;
+    let segment = facts.segment().filter(|segment| segment.rows() > 0)?;
     let header = facts.header.as_ref()?;
     let (min_ts, max_ts) = segment.stamps()?;
     let FileName { uuid, kind } = facts.name;
@@ -177,12 +224,22 @@ pub(crate) fn rebuild(
     patience: Duration,
 ) -> Result<CatalogReport> {
     let _lock = super::wait_for_lock(root, patience)?;
+    // What only the old catalog knows: that files whose record is gone were committed.
+    let old = catalog::open_reader(root.fs.as_ref(), &root.dir, &root.id);
+    let orphans: HashSet<Id> = lister
+        .files()?
+        .iter()
+        .filter(|facts| orphan_note(facts).is_some())
+        .map(|facts| facts.name.uuid)
+        .filter(|uuid| old.as_ref().is_some_and(|old| old.was_committed(uuid)))
+        .collect();
+    drop(old);
     let (catalog, state) = catalog::rebuild(root.fs.as_ref(), &root.dir, &root.id)?;
     let set_aside = match state {
         CatalogState::Rebuilt { set_aside, .. } => set_aside,
         CatalogState::Fresh | CatalogState::Good => None,
     };
     let mut books = Books { catalog, rebuilt: true, notes: Vec::new() };
-    let counted = books.reconcile(root, lister)?;
+    let counted = books.reconcile_with(root, lister, &orphans)?;
     Ok(CatalogReport { segments: counted.segments, rows: counted.rows, set_aside })
 }

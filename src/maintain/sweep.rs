@@ -29,6 +29,9 @@ pub(crate) struct Swept {
 /// Unlinks what has been replaced for longer than the grace, files of imports that never
 /// committed, and abandoned `.tmp` files. The caller holds the maintenance lock.
 ///
+/// A file whose import has no record stays if the catalog knows that it counted once: then
+/// the record was lost, and with the file the rows would be.
+///
 /// # Errors
 ///
 /// `Io`: what was not unlinked stays until the next sweep.
@@ -40,7 +43,8 @@ pub(crate) fn sweep(root: &StoreRoot, lister: &Lister, books: &mut Books) -> Res
     for facts in &files {
         let replaces = facts.header.as_ref().map_or(&[][..], |header| &header.replaces);
         // A file goes only after all that it replaces.
-        if may_go(root, facts, &files)? && !replaces.iter().any(|uuid| there.contains(uuid)) {
+        if may_go(root, facts, &files, books)? && !replaces.iter().any(|uuid| there.contains(uuid))
+        {
             going.push(facts);
         }
     }
@@ -74,15 +78,16 @@ fn sweep_imports(root: &StoreRoot) -> Result<u64> {
     Ok(swept)
 }
 
-fn may_go(root: &StoreRoot, facts: &FileFacts, files: &[FileFacts]) -> Result<bool> {
-    if !facts.is_committed {
-        let txn = facts.header.as_ref().and_then(|header| header.txn);
-        return txn.map_or(Ok(false), |txn| {
-            txn::judge(root.fs.as_ref(), &root.dir, &txn).map(|state| state == TxnState::Dead)
-        });
-    }
+fn may_go(root: &StoreRoot, facts: &FileFacts, files: &[FileFacts], books: &Books) -> Result<bool> {
     if !facts.is_replaced {
-        return Ok(false);
+        let txn = facts.header.as_ref().and_then(|header| header.txn);
+        return match txn.filter(|_| !facts.is_committed) {
+            Some(txn) => {
+                let state = txn::judge(root.fs.as_ref(), &root.dir, &txn)?;
+                Ok(state == TxnState::Dead && !books.was_committed(facts)?)
+            }
+            None => Ok(false),
+        };
     }
     let grace = i64::try_from(root.options.unlink_grace.as_micros()).unwrap_or(i64::MAX);
     let replaced_at = files

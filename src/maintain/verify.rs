@@ -1,6 +1,8 @@
 //! Verifying: every checksum of every file, and on demand every summary.
 
+use crate::catalog::open_reader;
 use crate::error::Result;
+use crate::maintain::reconcile::orphan_note;
 use crate::report::VerifyReport;
 use crate::segment::Segment;
 use crate::segment::files::StoreRoot;
@@ -23,9 +25,18 @@ pub(crate) fn verify(root: &StoreRoot, lister: &Lister, deep: bool) -> Result<Ve
     for (id, error) in txn::list_committed(root.fs.as_ref(), &root.dir)?.damaged {
         report.add(&format!("txn/{id}"), error.to_string(), false);
     }
+    let catalog = open_reader(root.fs.as_ref(), &root.dir, &root.id);
     for facts in lister.files()? {
         report.files += 1;
         check(&facts, deep, &mut report);
+        let known = || catalog.as_ref().is_some_and(|it| it.was_committed(&facts.name.uuid));
+        // An import that is being undone loses its record first and its files then.
+        if let Some(note) = orphan_note(&facts)
+            && known()
+            && root.fs.metadata(&facts.path).is_ok()
+        {
+            report.add(&facts.relative(), note, true);
+        }
     }
     Ok(report)
 }

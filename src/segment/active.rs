@@ -61,6 +61,8 @@ pub(crate) struct ActiveWriter {
     /// Committed batches that no sync has covered yet; not kept in `Durability::Os`.
     unsynced: Vec<Arc<Batch>>,
     keep_unsynced: bool,
+    /// A sync failed: what is not known to be durable may never be, whatever a later one says.
+    is_lost: bool,
     scratch: Vec<u8>,
 }
 
@@ -135,6 +137,7 @@ impl ActiveWriter {
                 durable: None,
                 unsynced: Vec::new(),
                 keep_unsynced,
+                is_lost: false,
                 scratch: Vec::new(),
             }),
             Err(error) => {
@@ -168,6 +171,12 @@ impl ActiveWriter {
     /// Whether a commit has not been synced.
     pub(crate) fn is_dirty(&self) -> bool {
         self.next_seq > 0 && self.durable != Some(self.next_seq - 1)
+    }
+
+    /// Whether a sync of the file failed, for whatever reason: it must not be appended to or
+    /// synced again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Commits batches, each whole or absent, in one write.
@@ -240,11 +249,15 @@ impl ActiveWriter {
     /// [`unsynced`](Self::unsynced) have to be written elsewhere.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.is_dirty() {
-            self.file.sync_data()?;
+            self.sync_file()?;
             self.durable = Some(self.next_seq - 1);
             self.unsynced.clear();
         }
         Ok(())
+    }
+
+    fn sync_file(&mut self) -> Result<()> {
+        self.file.sync_data().inspect_err(|_| self.is_lost = true)
     }
 
     /// Zero-fills space for what is to come, so that a commit need not grow the file. Not
@@ -266,7 +279,7 @@ impl ActiveWriter {
             return Ok(());
         }
         self.filled = self.filled.max(self.end) + bytes;
-        self.file.sync_data()?;
+        self.sync_file()?;
         self.durable = self.next_seq.checked_sub(1);
         self.unsynced.clear();
         Ok(())
@@ -276,13 +289,14 @@ impl ActiveWriter {
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append) and [`sync`](Self::sync).
+    /// As [`append`](Self::append) and [`sync`](Self::sync); [`is_lost`](Self::is_lost) tells
+    /// which.
     pub(crate) fn finish(&mut self) -> Result<()> {
         let mut out = Vec::new();
         let place = self.frame_place(FrameKind::End, self.next_seq, 0, (0, 0));
         frames::encode_plain_frame(&place, &[], &mut out)?;
         self.file.write_all_at(&out, self.end)?;
-        self.file.sync_data()?;
+        self.sync_file()?;
         self.durable = Some(self.next_seq);
         self.unsynced.clear();
         Ok(())

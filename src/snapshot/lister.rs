@@ -28,8 +28,8 @@ use crate::time::Partition;
 
 /// A listing older than this is made again, whatever `generation` says.
 const LISTING_AGE_MAX: Duration = Duration::from_secs(1);
-/// A directory changed this shortly before it was listed may have changed again without
-/// its modification time showing it.
+/// A directory changed this shortly before `generation` moved may have changed again since it
+/// was listed without its modification time showing it.
 const MTIME_STEP_NS: i64 = 2_000_000_000;
 /// Times that a listing is begun again when files come and go under it.
 const ATTEMPTS: usize = 20;
@@ -51,13 +51,18 @@ struct State {
     /// Headers and footers that the catalog remembers, until the first listing is done.
     cached: HashMap<Id, CachedSegment>,
     /// Files that the catalog knows and that are gone for no reason.
-    missing: Vec<(Table, FileDamage)>,
+    missing: Vec<MissingSegment>,
     view: Option<Arc<View>>,
 }
 
 #[derive(Debug, Default)]
 struct Directory {
     modified: i64,
+    /// Whether a later change is certain to show in `modified`: when the directory was listed,
+    /// the clock that the file system stamps with was well past it. That clock is read off
+    /// `generation`, which every change of a file moves afterwards; the clock in the options
+    /// may be any, and one ahead would hide changes. If nothing has moved it since the
+    /// directory's own change, the directory is listed again, which costs time only.
     settled: bool,
     files: BTreeMap<FileName, Opened>,
 }
@@ -112,11 +117,11 @@ impl Lister {
             let generation = generation::read(self.root.fs.as_ref(), &self.root.dir)?;
             let now = self.root.options.clock.elapsed();
             let fresh = state.listed.is_some_and(|at| now.saturating_sub(at) <= LISTING_AGE_MAX);
-            let moved = generation != state.generation || state.listed.is_none();
+            let moved = generation.count != state.generation || state.listed.is_none();
             if moved || !fresh {
-                match self.list(state, !fresh) {
+                match self.list(state, generation.moved, !fresh) {
                     Ok(true) => {
-                        state.generation = generation;
+                        state.generation = generation.count;
                         state.listed = Some(now);
                     }
                     Ok(false) => continue,
@@ -138,7 +143,7 @@ impl Lister {
     }
 
     /// Lists again; false if imports were committed or undone meanwhile.
-    fn list(&self, state: &mut State, all: bool) -> Result<bool> {
+    fn list(&self, state: &mut State, moved: i64, all: bool) -> Result<bool> {
         let fs = self.root.fs.as_ref();
         if state.listed.is_none() {
             self.ask_catalog(state);
@@ -150,8 +155,14 @@ impl Lister {
             for partition in partitions(fs, &self.root.dir, table)? {
                 there.insert((table, partition));
                 let directory = state.directories.entry((table, partition)).or_default();
-                changed |=
-                    self.list_directory((table, partition), directory, all, &mut state.cached)?;
+                let known = directory.settled && !all;
+                changed |= self.list_directory(
+                    (table, partition),
+                    directory,
+                    known,
+                    moved,
+                    &mut state.cached,
+                )?;
             }
         }
         let known = state.directories.len();
@@ -172,7 +183,8 @@ impl Lister {
         &self,
         (table, partition): (Table, Partition),
         directory: &mut Directory,
-        all: bool,
+        settled: bool,
+        moved: i64,
         cached: &mut HashMap<Id, CachedSegment>,
     ) -> Result<bool> {
         let fs = self.root.fs.as_ref();
@@ -182,12 +194,11 @@ impl Lister {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error),
         };
-        if directory.settled && directory.modified == modified && !all {
+        if settled && directory.modified == modified {
             return Ok(false);
         }
         let names = segment_files(fs, &dir)?;
-        let now_ns = self.root.now().saturating_mul(1_000);
-        directory.settled = now_ns.saturating_sub(modified) > MTIME_STEP_NS;
+        directory.settled = moved.saturating_sub(modified) > MTIME_STEP_NS;
         directory.modified = modified;
         let listed: BTreeSet<FileName> = names.iter().copied().collect();
         let known = directory.files.len();
@@ -257,7 +268,7 @@ impl Lister {
             return;
         };
         state.cached = catalog.cached_all();
-        state.missing = catalog.missing().iter().map(|gone| (gone.table, missing(gone))).collect();
+        state.missing = catalog.missing();
     }
 
     /// A file counts only where its header says it belongs.
@@ -305,8 +316,8 @@ impl Lister {
 
     fn view_of(&self, state: &State) -> View {
         let mut view = View { cache: Some(Arc::clone(&self.cache)), ..View::default() };
-        for (table, damage) in &state.missing {
-            view.damage[table.index()].push(damage.clone());
+        for gone in &state.missing {
+            view.damage[gone.table.index()].extend(missing(state, gone));
         }
         for ((table, _), directory) in &state.directories {
             let replaced = replaced(directory, &state.txns);
@@ -361,6 +372,23 @@ impl Lister {
             }
         }
         Ok(facts)
+    }
+
+    /// Most active segments, other than replaced ones, that a partition has.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](Self::snapshot).
+    pub(crate) fn most_actives(&self) -> Result<usize> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.update(&mut state)?;
+        let count = |directory: &Directory| {
+            let replaced = replaced(directory, &state.txns);
+            let names = directory.files.keys();
+            let actives = names.filter(|name| name.kind == FileKind::Active);
+            actives.filter(|name| !replaced.contains(&name.uuid)).count()
+        };
+        Ok(state.directories.values().map(count).max().unwrap_or(0))
     }
 
     /// The torn tails of active segments as of the last snapshot: file, bytes, whole frames.
@@ -426,19 +454,34 @@ impl FileFacts {
     }
 }
 
-/// A segment that the catalog knows and that is gone for no reason, as damage.
-fn missing(gone: &MissingSegment) -> FileDamage {
+/// A segment that the catalog knows and that is gone for no reason, as damage. `None` where
+/// the directories know better: it may be back since, or replaced.
+fn missing(state: &State, gone: &MissingSegment) -> Option<FileDamage> {
+    let mut reason = "the segment is gone, and nothing was to delete it".to_owned();
+    if let Some(directory) = state.directories.get(&(gone.table, gone.partition)) {
+        if replaced(directory, &state.txns).contains(&gone.uuid) {
+            return None;
+        }
+        let mut files = directory.files.iter();
+        if let Some((_, opened)) = files.find(|(name, _)| name.uuid == gone.uuid) {
+            if counts(opened, &state.txns) {
+                return None;
+            }
+            let txn = opened.header().and_then(|header| header.txn)?;
+            reason = format!("txn/{txn} is gone, although that import was committed");
+        }
+    }
     let name = FileName::new(gone.uuid, FileKind::Sealed);
-    FileDamage {
+    Some(FileDamage {
         file: relative(gone.table, gone.partition, &name),
         range: gone.partition.range(),
         damage: SegmentDamage {
             block: None,
             rows: Some(gone.rows),
             stamps: Some((gone.min_ts, gone.max_ts)),
-            reason: "the segment is gone, and nothing was to delete it".to_owned(),
+            reason,
         },
-    }
+    })
 }
 
 /// Whether a file's transaction, if it has one, has been committed.

@@ -33,13 +33,25 @@ pub(crate) fn bump(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
     file.append(MARK)
 }
 
-/// The count so far. A reader compares it with what it saw before and lists again when
-/// they differ, in either direction; 0 where there is no such file.
-pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<u64> {
+/// What the counter says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation {
+    /// The count so far. A reader compares it with what it saw before and lists again when
+    /// they differ, in either direction.
+    pub(crate) count: u64,
+    /// When it was last counted up, by the clock of the file system, in nanoseconds since 1970:
+    /// no later than the moment of looking.
+    pub(crate) moved: i64,
+}
+
+/// Reads the counter; count 0 where there is no such file.
+pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<Generation> {
     match fs.metadata(&dir.join(NAME)) {
-        Ok(found) if found.kind == EntryKind::File => Ok(found.len),
-        Ok(_) => Ok(0),
-        Err(error) if error.is_not_found() => Ok(0),
+        Ok(found) if found.kind == EntryKind::File => {
+            Ok(Generation { count: found.len, moved: found.modified })
+        }
+        Ok(_) => Ok(Generation::default()),
+        Err(error) if error.is_not_found() => Ok(Generation::default()),
         Err(error) => Err(error),
     }
 }
@@ -55,16 +67,16 @@ mod tests {
     fn counts_and_comes_back() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path();
-        assert_eq!(read(&FS, dir).unwrap(), 0);
+        assert_eq!(read(&FS, dir).unwrap().count, 0);
         create(&FS, dir).unwrap();
-        assert_eq!(read(&FS, dir).unwrap(), 0);
+        assert_eq!(read(&FS, dir).unwrap().count, 0);
         bump(&FS, dir).unwrap();
         bump(&FS, dir).unwrap();
         create(&FS, dir).unwrap();
-        assert_eq!(read(&FS, dir).unwrap(), 2);
+        assert_eq!(read(&FS, dir).unwrap().count, 2);
         FS.remove(&dir.join(NAME)).unwrap();
         bump(&FS, dir).unwrap();
-        assert_eq!(read(&FS, dir).unwrap(), 1);
+        assert_eq!(read(&FS, dir).unwrap().count, 1);
     }
 
     #[test]
@@ -75,6 +87,6 @@ mod tests {
                 scope.spawn(|| (0..50).for_each(|_| bump(&FS, root.path()).unwrap()));
             }
         });
-        assert_eq!(read(&FS, root.path()).unwrap(), 200);
+        assert_eq!(read(&FS, root.path()).unwrap().count, 200);
     }
 }

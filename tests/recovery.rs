@@ -1,0 +1,308 @@
+//! What opening a store does about the past, what it leaves alone, and what it reports.
+
+#![expect(clippy::disallowed_methods, reason = "looks at the files beside the store")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
+use tallystone::{Filter, ImportSource, Options, Store, Table, TaskMetric, Timestamp};
+
+const DAY: i64 = 86_400_000_000;
+const START: i64 = 1_794_787_200_000_000;
+
+#[derive(Debug)]
+struct Fixed;
+
+impl tallystone::time::Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(START + 2 * DAY).unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        tallystone::time::SystemClock.elapsed()
+    }
+}
+
+fn options() -> Options {
+    Options { block_rows: 64, clock: Arc::new(Fixed), ..Options::default() }
+}
+
+fn task(number: i64, task_id: &str) -> TaskMetric<'_> {
+    TaskMetric {
+        timestamp: Timestamp::from_micros(START + number).unwrap(),
+        task_id,
+        agent_id: "agent",
+        duration_ms: Some(number),
+        tokens_used: None,
+        success: true,
+        metadata: None,
+    }
+}
+
+fn record(store: &Store, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        store.record_task(&task(number, &format!("task-{number}"))).unwrap();
+    }
+}
+
+/// Imports rows and returns the id of the import.
+fn import(store: &Store, numbers: std::ops::Range<i64>) -> String {
+    let source = ImportSource {
+        name: "rows.csv".to_owned(),
+        hash: u128::from(numbers.start.unsigned_abs()),
+        crc32: 1,
+        bytes: 1,
+        again: false,
+    };
+    let mut import = store.begin_import(source).unwrap();
+    for number in numbers {
+        import.append_task(&task(number, &format!("task-{number}"))).unwrap();
+    }
+    import.commit().unwrap().id
+}
+
+fn rows(store: &Store) -> usize {
+    store.snapshot().unwrap().task_metrics(&Filter::new().all()).unwrap().rows.len()
+}
+
+/// Every file and directory below `dir`: its size and when it was changed.
+fn listing(dir: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![dir.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let metadata = std::fs::metadata(&path).unwrap();
+        found.insert(path.clone(), (metadata.len(), metadata.modified().unwrap()));
+        if metadata.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            std::fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// A read-only open asked the catalog, and SQLite made `catalog.sqlite-shm` beside it, also
+/// where the catalog's last writer was killed. Now it creates and changes nothing at all.
+#[test]
+fn a_read_only_open_writes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, image) = (place.path().join("store"), place.path().join("image"));
+    let store = Store::open_with(&dir, options()).unwrap();
+    record(&store, 0..100);
+    store.seal().unwrap();
+    // While somebody else has the database open, its log is not taken in and removed.
+    let other = rusqlite::Connection::open(dir.join("catalog.sqlite")).unwrap();
+    other.query_row("SELECT count(*) FROM segments", (), |_| Ok(())).unwrap();
+    record(&store, 100..300);
+    store.seal().unwrap();
+    copy(&dir, &image);
+    drop(other);
+    std::fs::remove_file(image.join("catalog.sqlite-shm")).unwrap();
+    assert!(std::fs::metadata(image.join("catalog.sqlite-wal")).unwrap().len() > 0);
+
+    let before = listing(&image);
+    for _ in 0..2 {
+        let reader = Store::open_read_only(&image).unwrap();
+        assert_eq!(reader.snapshot().unwrap().rows(Table::Task), 300);
+        assert_eq!(rows(&reader), 300);
+        assert!(reader.verify(true).unwrap().problems.is_empty());
+        assert_eq!(listing(&image), before);
+    }
+    assert_eq!(listing(&image), before);
+}
+
+/// A read-only open said nothing of a torn tail, and rows that were never acknowledged went
+/// in silence. Now it reports what a writer reports, and leaves the bytes where they are.
+#[test]
+fn a_read_only_open_reports_torn_tails() {
+    let (fs, dir) = (SimFileSystem::with_seed(1), Path::new("/store"));
+    let store = open_store(&fs, dir, options()).unwrap();
+    for start in [0, 10] {
+        record(&store, start..start + 10);
+        store.flush().unwrap();
+    }
+    let image = fs.kill_image();
+    let is_active = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "active");
+    let active = image.dump().into_iter().map(|(path, _)| path).find(is_active).unwrap();
+    let mut bytes = image.read_file(&active).unwrap();
+    // The end of the last COMMIT did not reach the disk.
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last - 20..].fill(0);
+    image.write_file(&active, &bytes).unwrap();
+
+    let reader = open_store_read_only(&image, dir, options()).unwrap();
+    let recovery = reader.recovery().clone();
+    assert_eq!(rows(&reader), 10);
+    assert!(recovery.torn_tail_bytes > 0 && recovery.frames_dropped > 0, "{recovery:?}");
+    assert!(recovery.notes[0].contains(".active"), "{recovery:?}");
+    assert_eq!(image.read_file(&active).unwrap(), bytes);
+    assert!(!image.dump().iter().any(|(path, _)| path.starts_with("/store/quarantine")));
+    assert_eq!(open_store(&image, dir, options()).unwrap().recovery(), &recovery);
+
+    let reader = open_store_read_only(&fs, dir, options()).unwrap();
+    assert_eq!(reader.recovery().torn_tail_bytes, 0);
+}
+
+/// An import whose record had vanished was taken for one that was undone, and the next writer
+/// deleted its files: committed rows were lost for good. The catalog knows better.
+#[test]
+fn files_of_an_import_whose_record_is_gone_are_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("store");
+    let store = Store::open_with(&dir, options()).unwrap();
+    record(&store, 0..10);
+    store.flush().unwrap();
+    let undone = import(&store, 100..110);
+    let id = import(&store, 200..250);
+    store.undo_import(&undone).unwrap();
+    assert_eq!(rows(&store), 60);
+    store.close().unwrap();
+
+    let path = dir.join("txn").join(&id);
+    let record = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for rebuilt in [false, false, true, false] {
+        let store = Store::open_with(&dir, options()).unwrap();
+        let notes = &store.recovery().notes;
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains(&format!("txn/{id} is gone")), "{notes:?}");
+        assert!(notes[0].contains("50 rows"), "{notes:?}");
+        for store in [&store, &Store::open_read_only(&dir).unwrap()] {
+            let report = store.verify(false).unwrap();
+            assert!(report.loses_rows() && report.problems.len() == 1, "{report:?}");
+            assert!(report.problems[0].message.contains(&id), "{report:?}");
+        }
+        let page = Store::open_read_only(&dir).unwrap().snapshot().unwrap();
+        let page = page.task_metrics(&Filter::new().all()).unwrap();
+        assert_eq!(page.rows.len(), 10);
+        assert_eq!(page.coverage.damaged.len(), 1, "{:?}", page.coverage);
+        if rebuilt {
+            store.rebuild_catalog().unwrap();
+        }
+        store.close().unwrap();
+    }
+
+    std::fs::write(&path, record).unwrap();
+    let store = Store::open_with(&dir, options()).unwrap();
+    assert_eq!(store.recovery().notes, Vec::<String>::new());
+    assert_eq!(rows(&store), 60);
+    assert!(store.verify(true).unwrap().problems.is_empty());
+    store.undo_import(&id).unwrap();
+    assert_eq!(rows(&store), 10);
+    store.close().unwrap();
+    let store = Store::open_with(&dir, options()).unwrap();
+    assert_eq!(store.recovery().notes, Vec::<String>::new());
+    assert!(store.verify(true).unwrap().problems.is_empty());
+    assert!(
+        store.snapshot().unwrap().task_metrics(&Filter::new()).unwrap().coverage.damaged.is_empty()
+    );
+}
+
+/// A clock that is far ahead, and by which no listing grows old.
+#[derive(Debug)]
+struct Ahead;
+
+impl tallystone::time::Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(START + 9_000 * DAY).unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A directory was taken for long unchanged by the clock in the options. With that far ahead,
+/// a file that came in the same tick of the file system's clock stayed unseen for a second.
+#[test]
+fn a_clock_far_ahead_hides_no_change() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("store");
+    let first = Store::open_with(&dir, options()).unwrap();
+    record(&first, 0..10);
+    first.flush().unwrap();
+    let ahead = Options { clock: Arc::new(Ahead), ..options() };
+    let reader = Store::open_with(&dir, ahead).unwrap();
+    assert_eq!(rows(&reader), 10);
+
+    let day = std::fs::read_dir(dir.join("task_metrics")).unwrap().next().unwrap().unwrap().path();
+    let day = std::fs::File::open(day).unwrap();
+    let modified = day.metadata().unwrap().modified().unwrap();
+    let second = Store::open_with(&dir, options()).unwrap();
+    record(&second, 10..20);
+    second.flush().unwrap();
+    day.set_modified(modified).unwrap();
+    assert_eq!(rows(&reader), 20);
+}
+
+/// How many files of a kind a simulated store has.
+fn count(fs: &SimFileSystem, kind: &str) -> usize {
+    let is_of = |path: &Path| path.extension().is_some_and(|it| it == kind);
+    fs.dump().iter().filter(|(path, _)| is_of(path)).count()
+}
+
+fn small() -> Options {
+    Options { roll_rows: 100, unlink_grace: Duration::ZERO, ..options() }
+}
+
+/// Short-lived writers leave an active segment each; the one that makes them more than 64 in a
+/// partition merges them when it closes. A writer that does not get to close leaves that to
+/// the next one that opens.
+#[test]
+fn many_small_actives_are_merged_on_close_and_on_open() {
+    let (fs, dir) = (SimFileSystem::with_seed(2), Path::new("/store"));
+    for number in 0..64 {
+        let store = open_store(&fs, dir, small()).unwrap();
+        record(&store, number..number + 1);
+        store.close().unwrap();
+    }
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (64, 0));
+
+    let store = open_store(&fs, dir, small()).unwrap();
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (64, 0));
+    record(&store, 64..65);
+    store.flush().unwrap();
+    let killed = fs.kill_image();
+    store.close().unwrap();
+    assert_eq!((count(&fs, "active"), count(&fs, "segment")), (0, 1));
+    let reader = open_store_read_only(&fs, dir, small()).unwrap();
+    assert_eq!(rows(&reader), 65);
+
+    assert_eq!((count(&killed, "active"), count(&killed, "segment")), (65, 0));
+    let store = open_store(&killed, dir, small()).unwrap();
+    assert_eq!(store.recovery().rows_recovered, 65);
+    assert_eq!((count(&killed, "active"), count(&killed, "segment")), (0, 1));
+    assert_eq!(rows(&store), 65);
+}
+
+/// More than 8 sealed segments under a quarter of the roll size become one, at any age of the
+/// partition; larger ones stay as they are.
+#[test]
+fn many_small_segments_are_merged() {
+    // Four of 24 rows make one of about the roll size; a ninth is alone.
+    for (rows_each, after_nine) in [(24, 3), (25, 9)] {
+        let (fs, dir) = (SimFileSystem::with_seed(3), Path::new("/store"));
+        let store = open_store(&fs, dir, small()).unwrap();
+        for number in 0..9 {
+            assert_eq!(count(&fs, "segment"), usize::try_from(number).unwrap());
+            record(&store, number * rows_each..(number + 1) * rows_each);
+            store.seal().unwrap();
+        }
+        assert_eq!(count(&fs, "segment"), after_nine, "{rows_each} rows");
+        assert_eq!(rows(&store), usize::try_from(9 * rows_each).unwrap());
+    }
+}
