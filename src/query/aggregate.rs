@@ -406,61 +406,84 @@ fn bucket_value(numeric: Numeric, aggregation: Aggregation, slot: &mut Slot) -> 
 }
 
 /// Distinct texts, numbered as they come.
+///
+/// Segments of one fleet mostly have the same names: comparing a whole dictionary with the
+/// last one is far cheaper than looking each text up, and while there has been only one,
+/// its codes tell its texts apart.
 #[derive(Default)]
 pub(crate) struct Names {
-    numbers: Map<String, usize>,
-    names: Vec<String>,
-    dictionary: Arc<Strings>,
-    /// Per code of the dictionary: the number of its text, once known.
+    /// Each different dictionary that came after another.
+    dictionaries: Vec<Arc<Strings>>,
+    /// Per number: a dictionary and a code in it.
+    places: Vec<(usize, u32)>,
+    /// Per code of the last dictionary: the number of its text, once known.
     known: Vec<Option<usize>>,
+    /// Numbers by text, once there is more than one dictionary.
+    numbers: Option<Map<String, usize>>,
 }
 
 impl Names {
     /// Takes codes of this dictionary from now on.
     pub(crate) fn enter(&mut self, dictionary: &Arc<Strings>) {
-        // Segments of one fleet mostly have the same names: comparing all of them at once
-        // is far cheaper than looking each one up.
-        let same = Arc::ptr_eq(&self.dictionary, dictionary) || self.dictionary == *dictionary;
-        if !same {
-            self.known = vec![None; dictionary.len()];
-            self.dictionary = Arc::clone(dictionary);
+        let last = self.dictionaries.last();
+        if last.is_some_and(|last| Arc::ptr_eq(last, dictionary) || last == dictionary) {
+            return;
         }
+        if last.is_some() && self.numbers.is_none() {
+            let numbers = (0..self.len()).map(|number| (self.name(number).to_owned(), number));
+            self.numbers = Some(numbers.collect());
+        }
+        self.known = vec![None; dictionary.len()];
+        self.dictionaries.push(Arc::clone(dictionary));
     }
 
     /// The number of the text of a code.
     pub(crate) fn number(&mut self, code: u32) -> usize {
-        let code = code as usize;
-        if let Some(number) = self.known[code] {
+        if let Some(number) = self.known[code as usize] {
             return number;
         }
-        let text = self.dictionary.get(code);
-        let number = match self.numbers.get(text) {
-            Some(number) => *number,
-            None => {
-                self.names.push(text.to_owned());
-                self.numbers.insert(text.to_owned(), self.names.len() - 1);
-                self.names.len() - 1
+        let dictionary = self.dictionaries.len() - 1;
+        let next = self.places.len();
+        let number = match &mut self.numbers {
+            None => next,
+            Some(numbers) => {
+                let text = self.dictionaries[dictionary].get(code as usize);
+                *numbers.entry_ref(text).or_insert(next)
             }
         };
-        self.known[code] = Some(number);
+        if number == next {
+            self.places.push((dictionary, code));
+        }
+        self.known[code as usize] = Some(number);
         number
+    }
+
+    /// The text of a number.
+    pub(crate) fn name(&self, number: usize) -> &str {
+        let (dictionary, code) = self.places[number];
+        self.dictionaries[dictionary].get(code as usize)
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.names.len()
+        self.places.len()
     }
 }
 
-/// The rows of one value of a dimension.
-#[derive(Clone, Debug)]
-pub(crate) struct Group {
-    /// The value.
-    pub(crate) name: String,
-    /// Its figures.
-    pub(crate) tally: Tally,
-    /// Its newest value of the first wanted measure, if asked for.
-    pub(crate) last: Option<LastValue>,
+/// The rows of the values of a dimension.
+pub(crate) struct Groups {
+    names: Names,
+    /// Per number of a name: its figures, and its newest value of the first wanted measure,
+    /// if asked for.
+    found: Vec<(Tally, Option<LastValue>)>,
+}
+
+impl Groups {
+    /// Each value that has rows, with its figures and its newest value, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Tally, Option<LastValue>)> {
+        let groups = self.found.iter().enumerate().filter(|(_, (tally, _))| tally.rows > 0);
+        groups.map(|(number, (tally, last))| (self.names.name(number), tally, *last))
+    }
 }
 
 /// The rows of a question by the values of a dimension, in no order.
@@ -471,7 +494,7 @@ pub(crate) fn groups(
     key: usize,
     wanted: &Wanted,
     with_last: bool,
-) -> Result<Vec<Group>> {
+) -> Result<Groups> {
     let mut names = Names::default();
     let mut found: Vec<(Tally, Option<LastValue>)> = Vec::new();
     let none = (Tally::new(question.schema, wanted), None);
@@ -518,9 +541,7 @@ pub(crate) fn groups(
             Ok(())
         })?;
     }
-    let groups = names.names.into_iter().zip(found);
-    let groups = groups.map(|(name, (tally, last))| Group { name, tally, last });
-    Ok(groups.filter(|group| group.tally.rows > 0).collect())
+    Ok(Groups { names, found })
 }
 
 /// Number of distinct values of a dimension among the rows of a question.

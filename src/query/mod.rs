@@ -268,14 +268,15 @@ impl Snapshot {
         let asked = || format!("aggregate_by_key {column} {by}");
         self.list(asked, table, filter, |question, sources, ledger| {
             let wanted = Wanted::measure(question.schema, column);
-            let mut found = groups(question, sources, ledger, by, &wanted, true)?;
-            found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            let groups = groups(question, sources, ledger, by, &wanted, true)?;
+            let mut found: Vec<_> = groups.iter().collect();
+            found.sort_unstable_by_key(|(name, ..)| *name);
             let numeric = Numeric::of(question.schema, column);
-            let all = found.into_iter().map(|group| {
-                let aggregate = to_aggregate(numeric, &group.tally, group.last);
-                KeyAggregate { key: group.name, aggregate }
+            let all = part(found, filter, Limit::All).into_iter().map(|(name, tally, last)| {
+                let aggregate = to_aggregate(numeric, tally, last);
+                KeyAggregate { key: name.to_owned(), aggregate }
             });
-            Ok(part(all.collect(), filter, Limit::All))
+            Ok(all.collect())
         })
     }
 

@@ -5,7 +5,7 @@ use std::slice::from_ref;
 
 use crate::error::Result;
 use crate::limits::LIST_LIMIT_DEFAULT;
-use crate::query::aggregate::{Group, Wanted, groups};
+use crate::query::aggregate::{Tally, Wanted, groups};
 use crate::query::answer::{AgentSummary, SlowTask};
 use crate::query::filter::{Filter, Limit, Order, TopBy};
 use crate::query::plan::{Ledger, Question, Source};
@@ -38,35 +38,49 @@ pub(crate) fn agents(
     filter: &Filter,
 ) -> Result<Vec<AgentSummary>> {
     let wanted = Wanted::everything(question.schema);
-    let found = groups(question, sources, ledger, task::AGENT_ID, &wanted, false)?;
-    let mut agents: Vec<AgentSummary> = found.into_iter().map(to_summary).collect();
-    agents.sort_unstable_by(|a, b| {
-        compare(a, b, by, order).then_with(|| a.agent_id.cmp(&b.agent_id))
-    });
-    Ok(part(agents, filter, Limit::Rows(LIST_LIMIT_DEFAULT)))
+    let groups = groups(question, sources, ledger, task::AGENT_ID, &wanted, false)?;
+    let mut ranked: Vec<_> =
+        groups.iter().map(|(name, tally, _)| (figure(tally, by), name, tally)).collect();
+    let compare = |a: &(Option<f64>, &str, _), b: &(Option<f64>, &str, _)| {
+        compare(a.0, b.0, order).then_with(|| a.1.cmp(b.1))
+    };
+    // Only those listed have to be in order.
+    let limit = match filter.limit {
+        Limit::Default => LIST_LIMIT_DEFAULT,
+        Limit::Rows(rows) => rows,
+        Limit::All => ranked.len(),
+    };
+    let listed = limit.saturating_add(filter.offset);
+    if (1..ranked.len()).contains(&listed) {
+        ranked.select_nth_unstable_by(listed - 1, compare);
+        ranked.truncate(listed);
+    }
+    ranked.sort_unstable_by(compare);
+    let listed = part(ranked, filter, Limit::Rows(LIST_LIMIT_DEFAULT));
+    Ok(listed.into_iter().map(|(_, name, tally)| to_summary(name, tally)).collect())
 }
 
-fn compare(a: &AgentSummary, b: &AgentSummary, by: TopBy, order: Order) -> Ordering {
-    let directed = |ordering: Ordering| match order {
-        Order::Ascending => ordering,
-        Order::Descending => ordering.reverse(),
-    };
-    let known = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) => directed(a.total_cmp(&b)),
-        (a, b) => b.is_some().cmp(&a.is_some()),
-    };
+/// What agents are ranked by.
+fn figure(tally: &Tally, by: TopBy) -> Option<f64> {
     match by {
-        TopBy::TaskCount => directed(a.task_count.cmp(&b.task_count)),
-        TopBy::AvgDurationMs => known(a.avg_duration_ms, b.avg_duration_ms),
-        TopBy::AvgTokensUsed => known(a.avg_tokens_used, b.avg_tokens_used),
-        TopBy::SuccessRate => directed(a.success_rate.total_cmp(&b.success_rate)),
+        TopBy::TaskCount => Some(to_float(tally.rows)),
+        TopBy::AvgDurationMs => tally.stats[0].average(),
+        TopBy::AvgTokensUsed => tally.stats[1].average(),
+        TopBy::SuccessRate => share(tally.successes, tally.rows),
     }
 }
 
-fn to_summary(group: Group) -> AgentSummary {
-    let tally = group.tally;
+fn compare(a: Option<f64>, b: Option<f64>, order: Order) -> Ordering {
+    match (a, b, order) {
+        (Some(a), Some(b), Order::Ascending) => a.total_cmp(&b),
+        (Some(a), Some(b), Order::Descending) => b.total_cmp(&a),
+        (a, b, _) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
+fn to_summary(name: &str, tally: &Tally) -> AgentSummary {
     AgentSummary {
-        agent_id: group.name,
+        agent_id: name.to_owned(),
         task_count: tally.rows,
         avg_duration_ms: tally.stats[0].average(),
         avg_tokens_used: tally.stats[1].average(),
@@ -75,9 +89,14 @@ fn to_summary(group: Group) -> AgentSummary {
 }
 
 /// A part of a whole, 0 to 1; `None` of nothing.
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is asked for")]
 pub(crate) fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
+    (whole > 0).then(|| to_float(part) / to_float(whole))
+}
+
+/// A count as the nearest float; those of rows are exact.
+#[expect(clippy::cast_precision_loss, reason = "a store has fewer than 2^53 rows")]
+fn to_float(count: u64) -> f64 {
+    count as f64
 }
 
 /// Tasks with a duration, slowest first; equal ones in the order of pages.

@@ -82,11 +82,12 @@ impl Sum {
     }
 
     /// Adds another sum.
+    #[inline]
     pub(crate) fn merge(&mut self, other: Self) {
-        *self = match (*self, other) {
-            (Self::Int(a), Self::Int(b)) => Self::Int(a.saturating_add(b)),
-            (a, b) => a.pair().add(b.pair()).finite().sum(),
-        };
+        match (&mut *self, other) {
+            (Self::Int(a), Self::Int(b)) => *a = a.saturating_add(b),
+            (a, b) => *self = a.pair().add(b.pair()).finite().sum(),
+        }
     }
 
     fn pair(self) -> Pair {
@@ -235,6 +236,7 @@ impl Stats {
     }
 
     /// Adds the rows that `other` stands for.
+    #[inline]
     pub(crate) fn merge(&mut self, other: &Self) {
         self.rows = self.rows.saturating_add(other.rows);
         self.nulls = self.nulls.saturating_add(other.nulls);
@@ -244,7 +246,20 @@ impl Stats {
         }
     }
 
+    #[inline]
     fn widen(&mut self, min: Number, max: Number) {
+        // Integers by far the most often: without going through the order of all numbers.
+        if let (
+            Some(Number::Int(least)),
+            Some(Number::Int(greatest)),
+            Number::Int(min),
+            Number::Int(max),
+        ) = (&mut self.min, &mut self.max, min, max)
+        {
+            *least = min.min(*least);
+            *greatest = max.max(*greatest);
+            return;
+        }
         self.min = Some(self.min.map_or(min, |least| least.min(min)));
         self.max = Some(self.max.map_or(max, |greatest| greatest.max(max)));
     }
