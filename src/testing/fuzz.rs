@@ -4,6 +4,13 @@
 //! simulated file system, and throws the answer away; what may not happen is a panic, an
 //! endless loop, memory without bound, or a store that does not open. Checksums keep random
 //! bytes out, so half of the inputs have theirs repaired first.
+//!
+//! A fuzzer finds by trying often, and a whole store asked everything takes as long as sixty
+//! questions. So the first byte of a segment says which one it is asked, of a directory with
+//! nothing else in it. Sealing what was read, and the store with threads and neighbours, take
+//! ten times as long and more; a fuzzer keeps what reaches new code and tries the like of it
+//! again, so their share would grow if the mode alone decided. A checksum of the input lets one
+//! in 16 of them through.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -19,12 +26,18 @@ use crate::format::layout::{
     FRAME_MAGIC, FRAMES_OFFSET, Field, HEADER_CHECKSUM_OFFSET, HEADER_COPIES, HEADER_COPY_BYTES,
     HEADER_MAGIC, TRAILER_BYTES, TRAILER_MAGIC, chunk_entry, directory, frame_header, trailer,
 };
+use crate::fs::FileSystem;
 use crate::fs::sim::SimFileSystem;
+use crate::maintain::merge::{self, Reach};
+use crate::maintain::{self, verify};
 use crate::query::filter::{Aggregation, Filter, Order, Percentile, TopBy};
 use crate::row::{AgentMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
+use crate::segment::files::{StoreRoot, seal_rows};
+use crate::snapshot::Snapshot;
+use crate::snapshot::lister::{Content, Lister};
 use crate::store::Store;
-use crate::store_files::identity::StoreFile;
+use crate::store_files::identity::{self, StoreFile};
 use crate::store_files::retention::RetentionRules;
 use crate::store_files::txn::TxnRecord;
 use crate::testing::{open_store, open_store_read_only};
@@ -32,6 +45,8 @@ use crate::time::{Clock, Interval, SystemClock, Timestamp};
 
 const DIR: &str = "/store";
 const START: i64 = 1_794_787_200_000_000;
+/// The measure that is asked for.
+const FIELD: &str = "duration_ms";
 /// Bytes of an input that are one file at most.
 const FILE_BYTES_MAX: usize = 1 << 18;
 
@@ -41,8 +56,16 @@ const MODE_FIX: u8 = 1;
 const MODE_FRAMES: u8 = 2;
 /// The input is the whole file.
 const MODE_WHOLE: u8 = 4;
-/// Open for writing and seal, too.
+/// Seal what was read, too.
 const MODE_WRITE: u8 = 8;
+/// Read the file into memory instead of mapping it.
+const MODE_COPIED: u8 = 16;
+/// The three bits above are the number of the questions.
+const QUESTIONS_SHIFT: u32 = 5;
+/// All four upper bits: everything, in a whole store.
+const MODE_STORE: u8 = 0xF0;
+/// One input in so many may take the slow ways.
+const SLOW_EVERY: u32 = 16;
 
 /// Reads an active segment made of the input.
 ///
@@ -50,7 +73,7 @@ const MODE_WRITE: u8 = 8;
 ///
 /// When the store does not open or cannot be listed, which is what is looked for.
 pub fn active(input: &[u8]) {
-    segment(input, "active");
+    segment(input, &sample().active);
 }
 
 /// Reads a sealed segment made of the input.
@@ -59,7 +82,7 @@ pub fn active(input: &[u8]) {
 ///
 /// As [`active`].
 pub fn sealed(input: &[u8]) {
-    segment(input, "segment");
+    segment(input, &sample().sealed);
 }
 
 /// Decodes a column chunk; what can be decoded must come through another encoding.
@@ -132,9 +155,39 @@ pub fn documents(input: &[u8]) {
 /// A store with one segment of each kind, and what is damaged in it.
 struct Sample {
     fs: SimFileSystem,
-    active: (PathBuf, Vec<u8>),
-    sealed: (PathBuf, Vec<u8>),
+    id: Id,
+    active: Good,
+    sealed: Good,
     import: PathBuf,
+}
+
+/// A good segment file.
+struct Good {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// The store with this segment and no other.
+    alone: SimFileSystem,
+}
+
+impl Good {
+    fn new(fs: &SimFileSystem, path: PathBuf) -> Self {
+        let bytes = fs.read_file(&path).expect("read");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let bytes = bytes[..used.next_multiple_of(ALIGNMENT)].to_vec();
+        let alone = SimFileSystem::with_seed(2);
+        let above: Vec<&Path> = path.ancestors().skip(1).collect();
+        for dir in above.iter().rev().skip(1) {
+            alone.create_dir(dir).expect("create");
+        }
+        for name in ["store.json", "retention.json", "generation", "maintenance.lock"] {
+            let document = Path::new(DIR).join(name);
+            let content = fs.read_file(&document).expect("read");
+            alone.write_file(&document, &content).expect("write");
+        }
+        // Every input begins with a copy of it.
+        alone.checkpoint();
+        Self { path, bytes, alone }
+    }
 }
 
 fn sample() -> &'static Sample {
@@ -155,13 +208,11 @@ fn sample() -> &'static Sample {
                 let text = path.to_string_lossy();
                 text.contains("task_metrics") && text.ends_with(part)
             };
-            let path = paths.into_iter().find(is_it).expect("a segment");
-            let bytes = fs.read_file(&path).expect("read");
-            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            (path, bytes[..used.next_multiple_of(ALIGNMENT)].to_vec())
+            Good::new(&fs, paths.into_iter().find(is_it).expect("a segment"))
         };
+        let id = identity::read_store_file(&fs, Path::new(DIR)).expect("read").store_id;
         let import = Path::new(DIR).join("txn").join(Id::from_bytes([7; 16]).to_string());
-        let sample = Sample { active: find("active"), sealed: find("segment"), import, fs };
+        let sample = Sample { id, active: find("active"), sealed: find("segment"), import, fs };
         // The directory of imports is there as soon as one was begun.
         let source = crate::ingest::transaction::ImportSource {
             name: String::new(),
@@ -172,6 +223,7 @@ fn sample() -> &'static Sample {
         };
         let store = open_store(&sample.fs, Path::new(DIR), options(ReadMode::Mapped));
         drop(store.and_then(|store| store.begin_import(source)));
+        sample.fs.checkpoint();
         sample
     })
 }
@@ -228,30 +280,40 @@ impl Clock for Fixed {
     }
 }
 
-fn segment(input: &[u8], kind: &str) {
+fn segment(input: &[u8], good: &Good) {
     let Some((mode, input)) = input.split_first() else { return };
-    let sample = sample();
-    let (path, good) = if kind == "active" { &sample.active } else { &sample.sealed };
     let mut bytes = if mode & MODE_WHOLE != 0 {
         input.to_vec()
     } else if mode & MODE_FRAMES != 0 {
-        [&good[..FRAMES_OFFSET], input].concat()
+        [&good.bytes[..FRAMES_OFFSET], input].concat()
     } else {
-        changed(good, input)
+        changed(&good.bytes, input)
     };
     if mode & MODE_FIX != 0 {
         fix_checksums(&mut bytes);
     }
-    let image = sample.fs.kill_image();
-    image.write_file(path, &bytes).expect("write");
-    for read_mode in [ReadMode::Mapped, ReadMode::Copied] {
-        ask(&read(&image, read_mode));
+    let may_be_slow = checksum::crc32(input).is_multiple_of(SLOW_EVERY);
+    let write = mode & MODE_WRITE != 0 && may_be_slow;
+    if mode & MODE_STORE == MODE_STORE && may_be_slow {
+        let image = sample().fs.kill_image();
+        image.write_file(&good.path, &bytes).expect("write");
+        // The mode has no bit left for how to read.
+        let modes = [ReadMode::Mapped, ReadMode::Copied];
+        whole_store(&image, modes[input.len() % 2], write);
+    } else {
+        let image = good.alone.kill_image();
+        image.write_file(&good.path, &bytes).expect("write");
+        alone(&image, *mode, write);
     }
-    if mode & MODE_WRITE != 0 {
-        let store = open_store(&image, Path::new(DIR), options(ReadMode::Mapped));
+}
+
+fn whole_store(image: &SimFileSystem, read_mode: ReadMode, write: bool) {
+    ask_everything(&read(image, read_mode));
+    if write {
+        let store = open_store(image, Path::new(DIR), options(read_mode));
         let store = store.expect("a store opens for writing, whatever is in its segments");
         let _ = store.seal();
-        ask(&store);
+        ask_everything(&store);
     }
 }
 
@@ -260,24 +322,91 @@ fn read(fs: &SimFileSystem, mode: ReadMode) -> Store {
     store.expect("a store opens for reading, whatever is in its segments")
 }
 
-/// Asks everything once.
-fn ask(store: &Store) {
+fn ask_everything(store: &Store) {
     let snapshot = store.snapshot().expect("a snapshot can be taken");
-    let partial = Filter { allow_partial: true, ..Filter::new() };
+    QUESTIONS.iter().for_each(|question| question(&snapshot));
+    let _ = (store.verify(true), store.stats());
+}
+
+/// Asks one kind of question of a directory with one segment: what the store's methods do,
+/// without its threads.
+fn alone(fs: &SimFileSystem, mode: u8, write: bool) {
+    let read_mode = if mode & MODE_COPIED == 0 { ReadMode::Mapped } else { ReadMode::Copied };
+    let root = StoreRoot {
+        fs: Arc::new(fs.clone()),
+        dir: PathBuf::from(DIR),
+        id: sample().id,
+        writer: Id::from_bytes([9; 16]),
+        options: Arc::new(options(read_mode)),
+    };
+    let lister = Lister::new(root.clone());
+    let snapshot = || lister.snapshot().expect("a snapshot can be taken");
+    let number = usize::from(mode >> QUESTIONS_SHIFT);
+    match QUESTIONS.get(number) {
+        Some(question) => question(&snapshot()),
+        // The last number is not a question of a snapshot.
+        None => {
+            let _ = (verify::verify(&root, &lister, true), maintain::stats(&lister));
+        }
+    }
+    if write {
+        seal(&root, &lister);
+        rows(&snapshot());
+    }
+}
+
+/// Seals the rows of every segment, as the merging of dead and of small segments does.
+fn seal(root: &StoreRoot, lister: &Lister) {
+    let Ok(files) = lister.files() else { return };
+    let _ = merge::merge_dead(root, lister, Reach::All);
+    for facts in &files {
+        let Content::Sealed(segment) = &facts.content else { continue };
+        let Ok(batches) = segment.batches().collect::<Result<Vec<_>, _>>() else { continue };
+        let replaces = [facts.name.uuid];
+        let _ = seal_rows(root, facts.table, facts.partition, &replaces, None, &batches);
+    }
+}
+
+/// Every question that a snapshot answers. Those in one function share most of their way,
+/// or cost little beside it; the mode byte counts them.
+const QUESTIONS: [fn(&Snapshot); 7] = [rows, rows_of_keys, estimates, exact, tops, by_time, by_key];
+
+fn partial() -> Filter {
+    Filter { allow_partial: true, ..Filter::new() }
+}
+
+fn rows(snapshot: &Snapshot) {
     let _ = snapshot.metrics(Table::Task, &Filter::new().all());
+}
+
+fn rows_of_keys(snapshot: &Snapshot) {
     let _ = snapshot.task_metrics(&Filter::new().agent("agent-1").success(true));
     let _ = snapshot.task_metrics(&Filter::new().task("task-17"));
-    let _ = snapshot.summary_stats(Percentile::Estimate, &partial);
-    let _ = snapshot.summary_stats(Percentile::Exact, &partial);
-    let _ = snapshot.slowest_tasks(&partial);
-    let _ = snapshot.top_agents(TopBy::AvgDurationMs, Order::Descending, &partial);
-    let (hour, field) = (Interval::Hour, "duration_ms");
-    let _ = snapshot.aggregate_by_time(Table::Task, field, hour, Aggregation::Sum, &partial);
-    let _ = snapshot.aggregate(Table::Task, field, &partial);
-    let _ = snapshot.aggregate_by_key(Table::Task, field, "agent_id", &partial);
+}
+
+fn estimates(snapshot: &Snapshot) {
+    let _ = snapshot.summary_stats(Percentile::Estimate, &partial());
     let shares = [0.0, 0.5, 1.0];
-    let _ = snapshot.percentiles(Table::Task, field, &shares, Percentile::Estimate, &partial);
-    let _ = (store.verify(true), store.stats());
+    let _ = snapshot.percentiles(Table::Task, FIELD, &shares, Percentile::Estimate, &partial());
+}
+
+fn exact(snapshot: &Snapshot) {
+    let _ = snapshot.summary_stats(Percentile::Exact, &partial());
+}
+
+fn tops(snapshot: &Snapshot) {
+    let _ = snapshot.slowest_tasks(&partial());
+    let _ = snapshot.top_agents(TopBy::AvgDurationMs, Order::Descending, &partial());
+}
+
+fn by_time(snapshot: &Snapshot) {
+    let (hour, sum) = (Interval::Hour, Aggregation::Sum);
+    let _ = snapshot.aggregate_by_time(Table::Task, FIELD, hour, sum, &partial());
+    let _ = snapshot.aggregate(Table::Task, FIELD, &partial());
+}
+
+fn by_key(snapshot: &Snapshot) {
+    let _ = snapshot.aggregate_by_key(Table::Task, FIELD, "agent_id", &partial());
 }
 
 /// A good file with the changes that the input lists.
@@ -407,16 +536,43 @@ mod tests {
 
     #[test]
     fn good_files_have_their_checksums() {
-        for (_, good) in [&sample().active, &sample().sealed] {
-            let mut fixed = good.clone();
+        for good in [&sample().active, &sample().sealed] {
+            let mut fixed = good.bytes.clone();
             fix_checksums(&mut fixed);
-            assert_eq!(fixed, *good);
+            assert_eq!(fixed, good.bytes);
+        }
+    }
+
+    #[test]
+    fn a_segment_alone_is_read_and_sealed() {
+        for (good, rows) in [(&sample().active, 90), (&sample().sealed, 30)] {
+            let image = good.alone.kill_image();
+            image.write_file(&good.path, &good.bytes).unwrap();
+            let segments = |image: &SimFileSystem| {
+                let is_one =
+                    |(path, _): &(PathBuf, u64)| path.extension() == Some("segment".as_ref());
+                image.dump().iter().filter(|file| is_one(file)).count()
+            };
+            let before = segments(&image);
+            alone(&image, 0, true);
+            assert_eq!(segments(&image), before + 1, "what was read was sealed");
+            let store = read(&image, ReadMode::Mapped);
+            assert_eq!(store.snapshot().unwrap().rows(Table::Task), rows);
+            assert!(store.verify(true).unwrap().problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_mode_takes_a_good_file() {
+        for mode in 0..=u8::MAX {
+            active(&[mode]);
+            sealed(&[mode]);
         }
     }
 
     #[test]
     fn repaired_files_are_read_further_than_damaged_ones() {
-        let (path, good) = &sample().sealed;
+        let Good { path, bytes: good, .. } = &sample().sealed;
         // A byte of the first block's first chunk.
         let mut bytes = good.clone();
         let frame = (FRAMES_OFFSET..good.len())
@@ -442,7 +598,7 @@ mod tests {
         for round in 0..120u8 {
             let len = usize::try_from(random.below(60)).unwrap();
             let mut input: Vec<u8> = (0..len).map(|_| random.bits().to_le_bytes()[0]).collect();
-            input.insert(0, round % 16);
+            input.insert(0, round.wrapping_mul(149));
             active(&input);
             sealed(&input);
             chunk(&input);
