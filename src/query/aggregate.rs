@@ -18,7 +18,7 @@ use crate::query::scan::{
     coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block, unexpected,
 };
 use crate::schema::Schema;
-use crate::segment::{Cell, LastValue};
+use crate::segment::{BlockInfo, Cell, LastValue};
 use crate::selection::Selection;
 use crate::sketch::stats::Stats;
 use crate::time::{Interval, MICROS_PER_SECOND, Timestamp};
@@ -189,41 +189,45 @@ pub(crate) fn newest_value(
 ) -> Result<Option<LastValue>> {
     let measure = question.schema.measures.iter().position(|measure| *measure == column);
     let measure = measure.expect("a field is a measure");
-    // Latest stamp, source, and a block, or none where key cells tell.
-    let mut places: Vec<(i64, usize, Option<usize>)> = Vec::new();
-    for (number, source) in sources.iter().enumerate() {
-        if source.cells_with_last(question).is_some() {
-            places.push((source.stamps.1, number, None));
-            continue;
-        }
-        for (block, info) in source.segment.blocks().iter().enumerate() {
-            if question.range.overlaps(info.min_ts, info.max_ts) {
-                places.push((info.max_ts, number, Some(block)));
-            }
-        }
-    }
-    places.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+    let mut latest: Vec<&Source> = sources.iter().collect();
+    latest.sort_by_key(|source| std::cmp::Reverse(source.stamps.1));
     let mut newest: Option<LastValue> = None;
-    for (latest, number, block) in places {
+    for source in latest {
+        if newest.is_some_and(|newest| source.stamps.1 < newest.timestamp) {
+            break;
+        }
+        let found = match source.known_newest(question, measure) {
+            None => newest_of_source(question, source, ledger, column)?,
+            known => known,
+        };
+        found.into_iter().for_each(|found| keep_newest(&mut newest, found));
+    }
+    Ok(newest)
+}
+
+fn newest_of_source(
+    question: &Question,
+    source: &Source,
+    ledger: &mut Ledger,
+    column: usize,
+) -> Result<Option<LastValue>> {
+    let blocks = source.segment.blocks();
+    let meant = |info: &BlockInfo| question.range.overlaps(info.min_ts, info.max_ts);
+    let mut latest: Vec<(i64, usize)> = (0..blocks.len())
+        .filter(|block| meant(&blocks[*block]))
+        .map(|block| (blocks[block].max_ts, block))
+        .collect();
+    latest.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+    let mut newest: Option<LastValue> = None;
+    for (latest, block) in latest {
         if newest.is_some_and(|newest| latest < newest.timestamp) {
             break;
         }
-        let source = &sources[number];
-        match block {
-            None => {
-                let cells = source.cells_with_last(question).unwrap_or_default();
-                let values = cells.iter().filter_map(|cell| *cell.last.get(measure)?);
-                values.for_each(|value| keep_newest(&mut newest, value));
-            }
-            Some(block) => {
-                let rows = source.block_rows(block);
-                let found =
-                    scan_block(question, source, ledger, block, from_ref(&rows), &[0, column])?;
-                if let Some(found) = found {
-                    let stamps = stamps_of(&found.columns[0])?;
-                    newest_of(&mut newest, stamps, &found.columns[1], &found.all());
-                }
-            }
+        let rows = source.block_rows(block);
+        let found = scan_block(question, source, ledger, block, from_ref(&rows), &[0, column])?;
+        if let Some(found) = found {
+            let stamps = stamps_of(&found.columns[0])?;
+            newest_of(&mut newest, stamps, &found.columns[1], &found.all());
         }
     }
     Ok(newest)

@@ -5,6 +5,7 @@
 //! that one summary or one scan answers) and `Ledger` (what was skipped, read and found
 //! damaged). Reads no rows by itself; that is `scan`.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::query::answer::{Coverage, Damage, Plan, Span};
 use crate::query::filter::Filter;
 use crate::schema::{ColumnType, Schema, Table};
-use crate::segment::{Cell, HourCell, KeyCell, Segment, SegmentDamage, Summaries};
+use crate::segment::{
+    Cell, Depth, HourCell, KeyCell, LastValue, Segment, SegmentDamage, Summaries,
+};
 use crate::selection::Selection;
 use crate::sketch::digest::Digest;
 use crate::snapshot::Snapshot;
@@ -106,8 +109,9 @@ pub(crate) struct Source {
     pub(crate) covered: bool,
     /// For each text of the question: its code, where the segment has a dictionary.
     pub(crate) codes: Vec<Option<u32>>,
-    /// Its summaries.
-    pub(crate) summaries: Option<Arc<Summaries>>,
+    /// Its summaries, as far as they were asked for.
+    hours: OnceCell<Option<Arc<Summaries>>>,
+    all: OnceCell<Option<Arc<Summaries>>>,
     /// The keys asked for, where the key index knows them.
     pub(crate) keys: Option<KeyMatch>,
 }
@@ -174,12 +178,22 @@ impl Source {
             stamps,
             covered: question.range.covers(stamps.0, stamps.1),
             codes,
-            summaries: segment.summaries(),
+            hours: OnceCell::new(),
+            all: OnceCell::new(),
             keys: None,
         };
         source.keys = source.match_keys(question);
         let none = source.keys.as_ref().is_some_and(|keys| keys.cells.is_empty());
         (!none).then_some(source)
+    }
+
+    /// The summaries of the segment, so far and no further.
+    pub(crate) fn summaries(&self, depth: Depth) -> Option<&Summaries> {
+        let kept = match depth {
+            Depth::Hours => &self.hours,
+            Depth::All => &self.all,
+        };
+        kept.get_or_init(|| self.segment.summaries(depth)).as_deref()
     }
 
     /// Finds the keys asked for in the coarsest level that has all the coded columns.
@@ -244,18 +258,18 @@ impl Source {
         Some((dictionary, by_code))
     }
 
-    /// Cells that together stand for all rows of the question, with the newest value of
-    /// each; `None` if rows must be looked at.
-    pub(crate) fn cells_with_last(&self, question: &Question) -> Option<Vec<&KeyCell>> {
+    /// The newest value of a measure among the rows of the question, where the index knows
+    /// it; `None` if rows must be looked at.
+    pub(crate) fn known_newest(&self, question: &Question, measure: usize) -> Option<LastValue> {
         if !self.covered {
             return None;
         }
         match self.scope(question) {
-            Scope::Everything => {
-                let level = self.level(question.schema, &[])?;
-                Some(self.key_cells(level).iter().collect())
+            Scope::Everything => self.segment.newest(measure),
+            Scope::Keys => {
+                let values = self.asked_cells().filter_map(|cell| *cell.last.get(measure)?);
+                values.max_by_key(|value| (value.timestamp, value.order_key))
             }
-            Scope::Keys => Some(self.asked_cells().collect()),
             Scope::Rows => None,
         }
     }
@@ -270,7 +284,8 @@ impl Source {
 
     /// The keys of a level, ascending by codes; none if they are not kept.
     pub(crate) fn key_cells(&self, level: usize) -> &[KeyCell] {
-        self.summaries.as_ref().and_then(|all| all.keys.get(level)).map_or(&[], Vec::as_slice)
+        let all = self.summaries(Depth::All);
+        all.and_then(|all| all.keys.get(level)).map_or(&[], Vec::as_slice)
     }
 
     fn scope(&self, question: &Question) -> Scope {
@@ -288,8 +303,12 @@ impl Source {
     /// Cuts the source into summaries that hold all that is needed, and rows.
     pub(crate) fn pieces(&self, question: &Question, need: Need) -> Vec<Piece> {
         let everything = || vec![Piece::Rows(self.all_rows())];
-        let Some(summaries) = &self.summaries else { return everything() };
         let scope = self.scope(question);
+        let depth = match scope {
+            Scope::Everything => Depth::Hours,
+            Scope::Keys | Scope::Rows => Depth::All,
+        };
+        let Some(summaries) = self.summaries(depth) else { return everything() };
         let whole = match scope {
             Scope::Everything => Piece::Total,
             Scope::Keys => Piece::Keys,
@@ -359,7 +378,7 @@ impl Source {
 
     /// Positions of the rows of an hour.
     fn hour_rows(&self, position: usize) -> Range<u64> {
-        let hours = self.summaries.as_ref().map_or(&[][..], |all| all.hours.as_slice());
+        let hours = self.summaries(Depth::Hours).map_or(&[][..], |all| all.hours.as_slice());
         let start = hours.get(position).map_or(0, |hour| hour.first_row);
         start..hours.get(position + 1).map_or_else(|| self.segment.rows(), |next| next.first_row)
     }
@@ -375,7 +394,7 @@ impl Source {
 
     /// Earliest and latest stamp that rows of a piece may have.
     pub(crate) fn piece_stamps(&self, piece: &Piece) -> (i64, i64) {
-        let hours = self.summaries.as_ref().map_or(&[][..], |all| all.hours.as_slice());
+        let hours = self.summaries(Depth::Hours).map_or(&[][..], |all| all.hours.as_slice());
         match piece {
             Piece::Hour(hour) | Piece::HourKeys(hour, _) => {
                 let start = hours
@@ -390,7 +409,11 @@ impl Source {
 
     /// The cells of a summarised piece; none for rows.
     pub(crate) fn cells(&self, piece: &Piece) -> Vec<&Cell> {
-        let Some(summaries) = &self.summaries else { return Vec::new() };
+        let depth = match piece {
+            Piece::HourKeys(..) => Depth::All,
+            _ => Depth::Hours,
+        };
+        let Some(summaries) = self.summaries(depth) else { return Vec::new() };
         match piece {
             Piece::Total => vec![&summaries.total],
             Piece::Keys => self.asked_cells().map(|key| &key.cell).collect(),
@@ -426,7 +449,7 @@ impl Source {
             }
             Some(vec![digests?.get(measure)?.clone()?])
         }
-        let summaries = self.summaries.as_ref()?;
+        let summaries = self.summaries(Depth::All)?;
         match piece {
             Piece::Total => one(Some(&summaries.digests), &summaries.total, measure),
             Piece::Hour(hour) => {

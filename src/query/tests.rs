@@ -15,8 +15,8 @@ use crate::encoding::{self, Chunk, Effort, TextScope};
 use crate::error::{Error, ErrorKind};
 use crate::format::order::float_key;
 use crate::segment::{
-    BlockInfo, Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Segment, SegmentDamage,
-    SegmentKey, Summaries, TopRow, UseChunk,
+    BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Segment,
+    SegmentDamage, SegmentKey, Summaries, TopRow, UseChunk,
 };
 use crate::sketch::digest::Digest;
 use crate::snapshot::{AnswerCache, FileDamage, View};
@@ -421,8 +421,14 @@ impl Segment for MemorySegment {
         !self.sealed || self.contains(block, column, text)
     }
 
-    fn summaries(&self) -> Option<Arc<Summaries>> {
+    fn summaries(&self, _depth: Depth) -> Option<Arc<Summaries>> {
         self.summaries.clone()
+    }
+
+    fn newest(&self, measure: usize) -> Option<LastValue> {
+        let keys = self.summaries.as_ref()?.keys.iter().flatten();
+        let values = keys.filter_map(|key| key.last[measure]);
+        values.max_by_key(|value| (value.timestamp, value.order_key))
     }
 
     fn damage(&self) -> Vec<SegmentDamage> {

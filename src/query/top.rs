@@ -12,7 +12,7 @@ use crate::query::plan::{Ledger, Question, Source};
 use crate::query::rows::{Best, Candidate, Reader, narrow};
 use crate::query::scan::{key_at, scan_block};
 use crate::schema::task;
-use crate::segment::TopRow;
+use crate::segment::{Depth, TopRow};
 use crate::time::Timestamp;
 
 /// The part of a list that a filter asks for.
@@ -229,7 +229,7 @@ impl Listed {
         if !question.is_plain() || !source.covered {
             return None;
         }
-        let summaries = source.summaries.as_ref()?;
+        let summaries = source.summaries(Depth::All)?;
         let count = summaries.total.measures.first()?.count();
         let above = summaries.top.last().map(|last| last.order_key);
         let above = if summaries.top.len() as u64 == count { None } else { Some(above?) };

@@ -26,7 +26,9 @@ use crate::schema::Table;
 use crate::segment::files::{FileName, SegmentPlace, StoreRoot, seal_rows};
 use crate::segment::frames::{self, BlockReader, FramePlace};
 use crate::segment::seal::SealedFile;
-use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk};
+use crate::segment::{
+    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk,
+};
 use crate::time::Partition;
 
 /// Space that is zero-filled when an active segment is created.
@@ -492,7 +494,11 @@ impl Segment for ActiveSegment {
             .unwrap_or(true)
     }
 
-    fn summaries(&self) -> Option<Arc<Summaries>> {
+    fn summaries(&self, _depth: Depth) -> Option<Arc<Summaries>> {
+        None
+    }
+
+    fn newest(&self, _measure: usize) -> Option<LastValue> {
         None
     }
 

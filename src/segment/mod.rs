@@ -128,10 +128,23 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     fn might_contain(&self, column: usize, text: &str) -> bool;
     /// False only if no row of the block has `text` in `column`.
     fn block_might_contain(&self, block: usize, column: usize, text: &str) -> bool;
-    /// Summaries; `None` where there are none (active segments, or damage to them).
-    fn summaries(&self) -> Option<Arc<Summaries>>;
+    /// Summaries, at least as far as `depth`; `None` where there are none (active segments,
+    /// or damage to them).
+    fn summaries(&self, depth: Depth) -> Option<Arc<Summaries>>;
+    /// The newest value of a measure among all rows; `None` where the index does not say.
+    fn newest(&self, measure: usize) -> Option<LastValue>;
     /// What is known to be unreadable.
     fn damage(&self) -> Vec<SegmentDamage>;
+}
+
+/// How much of the summaries is wanted: reading all of them takes longer than most
+/// questions do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// `total` and `hours` alone, without keys and digests.
+    Hours,
+    /// Everything.
+    All,
 }
 
 /// What some rows add up to.

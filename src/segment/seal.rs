@@ -564,7 +564,7 @@ pub(crate) mod tests {
         let (fs, path, _) = sealed(Table::Task, &[batch]);
         let segment = open(&*fs, &path, ReadMode::Mapped);
         assert_eq!(segment.dictionary(2).unwrap(), None);
-        assert!(segment.summaries().unwrap().keys[0].is_empty());
+        assert!(segment.summaries(crate::segment::Depth::All).unwrap().keys[0].is_empty());
         let agent = segment.read(3, 2).unwrap().text(0).unwrap().to_owned();
         assert!(segment.might_contain(2, &agent) && segment.block_might_contain(3, 2, &agent));
     }

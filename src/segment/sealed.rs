@@ -29,7 +29,9 @@ use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::frames::{BlockReader, parse_block, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Summariser};
-use crate::segment::{BlockInfo, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk};
+use crate::segment::{
+    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk,
+};
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
 
@@ -140,7 +142,9 @@ pub(crate) struct SealedSegment {
     dictionaries: Vec<OnceLock<Option<Arc<Strings>>>>,
     zones: OnceLock<Option<Vec<Vec<Zone>>>>,
     members: OnceLock<Option<Membership>>,
+    hours: OnceLock<Option<Arc<Summaries>>>,
     summaries: OnceLock<Option<Arc<Summaries>>>,
+    newest: OnceLock<Option<Vec<Option<LastValue>>>>,
     damage: Mutex<Vec<SegmentDamage>>,
     problems: Mutex<Vec<String>>,
 }
@@ -276,7 +280,9 @@ impl SealedSegment {
             dictionaries: schema.columns.iter().map(|_| OnceLock::new()).collect(),
             zones: OnceLock::new(),
             members: OnceLock::new(),
+            hours: OnceLock::new(),
             summaries: OnceLock::new(),
+            newest: OnceLock::new(),
             damage: Mutex::new(frames.damage.clone()),
             problems: Mutex::new(Vec::new()),
             frames,
@@ -543,7 +549,7 @@ impl SealedSegment {
             self.verify_block(block, &batch, wrong);
             fresh.add_block(&batch.columns);
         }
-        match self.summaries() {
+        match self.summaries(Depth::All) {
             Some(stored) => wrong.extend(summarise::differences(&stored, &fresh.finish())),
             None => wrong.push("the summaries cannot be read".to_owned()),
         }
@@ -676,14 +682,30 @@ impl Segment for SealedSegment {
         Chunk::parse(&bytes, kind).map_or(true, |chunk| chunk.might_contain(text))
     }
 
-    fn summaries(&self) -> Option<Arc<Summaries>> {
+    fn summaries(&self, depth: Depth) -> Option<Arc<Summaries>> {
+        if !self.frames.whole {
+            return None;
+        }
+        if let (Depth::Hours, None) = (depth, self.summaries.get()) {
+            let load = || sections::decode_hours(&self.facts(Vec::new()), self).map(Arc::new);
+            return self.hours.get_or_init(load).clone();
+        }
         let load = || {
-            if !self.frames.whole {
-                return None;
-            }
             sections::decode_summaries(&self.facts(self.dictionary_entries()), self).map(Arc::new)
         };
         self.summaries.get_or_init(load).clone()
+    }
+
+    fn newest(&self, measure: usize) -> Option<LastValue> {
+        let load = || {
+            let columns = self.section(IndexSection::Last).filter(|_| self.frames.whole);
+            let measures = self.schema.measures.len();
+            let newest = columns.map(|columns| sections::decode_newest(&columns, measures));
+            newest.and_then(|newest| {
+                newest.map_err(|error| self.broken(IndexSection::Last, error)).ok()
+            })
+        };
+        *self.newest.get_or_init(load).as_ref()?.get(measure)?
     }
 
     fn damage(&self) -> Vec<SegmentDamage> {
@@ -915,7 +937,7 @@ mod tests {
         let ids = batches.iter().map(|batch| batch.columns[1].text(0).unwrap().to_owned());
         Truth {
             blocks: batches.iter().map(|batch| rows_text(&batch.columns)).collect(),
-            summaries: segment.summaries().unwrap(),
+            summaries: segment.summaries(Depth::All).unwrap(),
             zones: (0..batches.len()).map(zones).collect(),
             ids: ids.collect(),
         }
@@ -932,7 +954,7 @@ mod tests {
             assert_eq!(found.len(), truth.blocks.len(), "{what}");
         } else {
             assert!(lost.iter().any(|damage| damage.rows != Some(0)), "{what}");
-            assert!(segment.summaries().is_none(), "{what}");
+            assert!(segment.summaries(Depth::All).is_none(), "{what}");
         }
         for (block, batch) in found.iter().enumerate() {
             match batch {
@@ -963,7 +985,7 @@ mod tests {
             assert!(segment.might_contain(1, id), "{what}");
             assert!(!whole || segment.block_might_contain(block, 1, id), "{what}");
         }
-        if let Some(summaries) = segment.summaries() {
+        if let Some(summaries) = segment.summaries(Depth::All) {
             assert_eq!(differences(&summaries, &truth.summaries), Vec::<String>::new(), "{what}");
         }
         !lost.is_empty() || !segment.problems().is_empty() || found.iter().any(Result::is_err)
@@ -1037,7 +1059,7 @@ mod tests {
         assert!(none.dictionary(1).is_err());
         assert!(none.might_contain(1, "nobody"));
         assert!(none.read(0, 2).is_ok() && none.read(0, 3).is_ok());
-        assert!(none.summaries().unwrap().keys[1].is_empty());
+        assert!(none.summaries(Depth::All).unwrap().keys[1].is_empty());
     }
 
     #[test]
@@ -1055,7 +1077,7 @@ mod tests {
         assert!(check(&footer, &truth, "footer"));
         assert_eq!(footer.frames.frames, good.frames.frames);
         assert_eq!(footer.damage().iter().map(|d| d.rows).collect::<Vec<_>>(), [Some(0)]);
-        assert!(footer.summaries().is_some() && footer.summary_bytes().is_none());
+        assert!(footer.summaries(Depth::All).is_some() && footer.summary_bytes().is_none());
         let block = good.frames.frames[good.block_frames[1]].1;
         flip(&fs, &path, block.offset + 20);
         let hole = open(&fs, &path, ReadMode::Mapped).unwrap();

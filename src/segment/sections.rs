@@ -494,6 +494,24 @@ fn last_table(summaries: &Summaries) -> Vec<Column> {
     values.finish()
 }
 
+/// Per measure: the newest of the last values of all keys, the larger of two with one stamp.
+///
+/// # Errors
+///
+/// `Corrupt` when a rule of spec 6.4 is broken.
+pub(crate) fn decode_newest(columns: &[Column], measures: usize) -> Result<Vec<Option<LastValue>>> {
+    let table = Rows::new(columns);
+    let mut newest: Vec<Option<LastValue>> = vec![None; measures];
+    for row in 0..table.len() {
+        let kept = &mut newest[table.index(2, row, measures)?];
+        let (timestamp, order_key) = (table.int(3, row)?, table.int(4, row)?);
+        if kept.is_none_or(|kept| (kept.timestamp, kept.order_key) < (timestamp, order_key)) {
+            *kept = Some(LastValue { timestamp, order_key });
+        }
+    }
+    Ok(newest)
+}
+
 /// Fills in the last values of keys.
 fn read_last(columns: &[Column], into: &mut Summaries) -> Result<()> {
     let table = Rows::new(columns);
@@ -640,9 +658,8 @@ pub(crate) trait SectionSource {
     fn broken(&self, section: IndexSection, error: Error);
 }
 
-/// Puts the summaries together from their sections. A part that is not there, or breaks a
-/// rule, is left out; `None` without hours.
-pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
+/// The part of the summaries that has no keys and no digests; `None` without hours.
+pub(crate) fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
     let schema = facts.schema;
     let hours = match source.section(IndexSection::Hours) {
         Some(columns) => read_hours(&columns, facts)
@@ -654,14 +671,20 @@ pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) ->
     // Hours cover all rows, so that the total can do without its own section.
     let mut total = empty_cell(schema);
     hours.iter().for_each(|hour| merge_cell(&mut total, &hour.cell));
-    let mut summaries = Summaries {
+    Some(Summaries {
         total,
         digests: vec![None; schema.measures.len()],
         hours,
         keys: vec![Vec::new(); schema.keys.len()],
         key_digests: vec![Vec::new(); schema.keys.len()],
         top: Vec::new(),
-    };
+    })
+}
+
+/// Puts the summaries together from their sections. A part that is not there, or breaks a
+/// rule, is left out; `None` without hours.
+pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
+    let mut summaries = decode_hours(facts, source)?;
     let with = |section, read: &mut dyn FnMut(&[Column]) -> Result<()>| {
         let Some(columns) = source.section(section) else { return true };
         read(&columns).map_err(|error| source.broken(section, error)).is_ok()
@@ -672,7 +695,7 @@ pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) ->
         summaries.hours.iter_mut().for_each(|hour| hour.keys.clear());
     }
     for (keys, digests) in summaries.keys.iter().zip(&mut summaries.key_digests) {
-        *digests = vec![vec![None; schema.measures.len()]; keys.len()];
+        *digests = vec![vec![None; facts.schema.measures.len()]; keys.len()];
     }
     with(IndexSection::Keys, &mut |columns| read_keys(columns, facts, &mut summaries));
     if !with(IndexSection::Last, &mut |columns| read_last(columns, &mut summaries)) {
