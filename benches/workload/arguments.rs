@@ -8,6 +8,7 @@ pub(crate) const USAGE: &str = "\
 cargo bench --bench workload -- [OPTIONS]            measure
 cargo bench --bench workload -- dump DIR [--rows N]  write the workload for other engines
 cargo bench --bench workload -- serve [--rows N] [--keep DIR]  answer questions from stdin
+cargo bench --bench workload -- guard [--write]      compare instructions with those kept
 
   --rows N[,N]         rows of each table (1000000); of two, the growth is printed
   --smoke              50,000 rows and few runs: only shows that everything runs
@@ -31,6 +32,8 @@ pub(crate) enum Mode {
     Measure,
     Dump(PathBuf),
     Serve,
+    /// Counts instructions; writes the counts instead of comparing them.
+    Guard { write: bool },
     /// Runs inside a process of its own, for another mode: what, and in which folder.
     Child(String, PathBuf),
 }
@@ -76,6 +79,8 @@ impl Arguments {
                 "--json" => found.json = Some(next()?.into()),
                 "dump" => found.mode = Mode::Dump(next()?.into()),
                 "serve" => found.mode = Mode::Serve,
+                "guard" => found.mode = Mode::Guard { write: false },
+                "--write" => found.mode = Mode::Guard { write: true },
                 "child" => found.mode = Mode::Child(next()?, next()?.into()),
                 _ => return Err(format!("{argument}?\n\n{USAGE}")),
             }

@@ -11,6 +11,7 @@ mod arguments;
 mod data;
 mod dump;
 mod floor;
+mod guard;
 mod ingest;
 mod measure;
 mod memory;
@@ -57,6 +58,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     match &arguments.mode {
         Mode::Dump(dir) => dump::dump(dir, rows),
         Mode::Serve => serve::serve(&folder(rows), rows),
+        Mode::Guard { write } => {
+            guard::guard(arguments.keep.as_deref().unwrap_or(scratch.path()), *write)?;
+        }
         Mode::Child(what, dir) => memory::run_child(what, dir, rows),
         Mode::Measure => {
             if let Some(id) = &arguments.repeat {
