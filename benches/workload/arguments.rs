@@ -33,7 +33,9 @@ pub(crate) enum Mode {
     Dump(PathBuf),
     Serve,
     /// Counts instructions; writes the counts instead of comparing them.
-    Guard { write: bool },
+    Guard {
+        write: bool,
+    },
     /// Runs inside a process of its own, for another mode: what, and in which folder.
     Child(String, PathBuf),
 }

@@ -16,7 +16,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use super::bytes::{Reader, padding, put_count, widen};
 use super::kernels::{self, Lane};
 use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
-use super::packed::{pack, packed_bytes, unpack, unpack_some};
+use super::packed::{find_packed, pack, packed_bytes, unpack, unpack_some};
 use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
@@ -736,6 +736,9 @@ fn pick_deltas<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<T>> 
     let (first, deltas) = read_deltas(chunk)?;
     let span = rows.span();
     let summed = matches!(deltas.encoding, tag::CONSTANT | tag::LANES);
+    if deltas.encoding == tag::RUNS && span.len() < chunk.stored() / 2 {
+        return pick_runs_of_deltas(first, &Runs::read(&deltas)?, rows);
+    }
     match rows {
         Selection::Rows(list) if summed => {
             let (mut value, mut at) = (first, 0);
@@ -768,6 +771,30 @@ fn pick_deltas<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<T>> 
             }
         }
     }
+}
+
+/// Values of runs of deltas: the same step over and over.
+fn pick_runs_of_deltas<T: Value>(first: i64, runs: &Runs, rows: &Selection) -> Result<Vec<T>> {
+    // Before each run: the value, and how many deltas came earlier.
+    let (mut value, mut before) = (first, 0u64);
+    let mut steps = runs.values.iter().zip(&runs.ends).peekable();
+    rows.iter()
+        .map(|row| {
+            let row = row as u64;
+            while let Some((step, end)) = steps.next_if(|(_, end)| **end <= row) {
+                let count = end.saturating_sub(before).cast_signed();
+                value = value.wrapping_add(step.wrapping_mul(count));
+                before = *end;
+            }
+            match (steps.peek(), row.saturating_sub(before).cast_signed()) {
+                (_, 0) => Ok(T::from_stored(value)),
+                (Some((step, _)), more) => {
+                    Ok(T::from_stored(value.wrapping_add(step.wrapping_mul(more))))
+                }
+                (None, _) => Err(Error::corrupt("5.1", "a row beyond the last run")),
+            }
+        })
+        .collect()
 }
 
 /// The sum of a range of stored values, modulo 2^64.
@@ -804,6 +831,28 @@ pub(super) fn find(chunk: &Chunk<'_>, value: i64, rows: &Selection) -> Result<Se
             Ok(lane.map_or(Selection::NONE, |lane| lanes.find(lane, range.clone())))
         }
         (tag::RUNS, Selection::Range(range)) => Runs::read(chunk)?.find(value, range.clone()),
+        (tag::PACKED, Selection::Range(range)) => {
+            let (base, scale, bits, reader) = read_frame(chunk)?;
+            let offset = value.wrapping_sub(base).cast_unsigned();
+            let scale = scale.cast_unsigned();
+            // Modulo 2^64, as lanes are; where that is not exact no lane gives the value.
+            let lane = offset / scale;
+            let count = chunk.stored();
+            if value_of(lane, base, scale.cast_signed()) != value || lane >> bits.min(63) != 0 {
+                return Ok(Selection::NONE);
+            }
+            let found = find_packed(reader.rest(), bits, count, lane, range);
+            let found = found.ok_or_else(|| {
+                reader.corrupt(format!("not {count} lanes of {bits} bits and zero padding"))
+            })?;
+            Ok(Selection::of_rows(found))
+        }
+        (_, Selection::Range(range)) => {
+            let values: Vec<i64> = decode_some(chunk, rows)?;
+            let mut found = Vec::new();
+            kernels::find(&values, kernels::word_of(value), index(range.start), &mut found);
+            Ok(Selection::of_rows(found))
+        }
         _ => {
             let values: Vec<i64> = decode_some(chunk, rows)?;
             Ok(rows.clone().narrow(|position| values.get(position) == Some(&value)))

@@ -4,8 +4,10 @@
 //! lanes take as many bytes as a lane has bits, so that a group of eight starts on a byte
 //! and one kernel per width unpacks it with constant shifts.
 
+use std::ops::Range;
+
 use super::layout::PACKED_BITS_MAX;
-use crate::selection::Selection;
+use crate::selection::{Selection, index};
 
 /// Lanes that start on a byte together.
 const GROUP: usize = 8;
@@ -51,16 +53,48 @@ pub(super) fn unpack<T: Copy + Default>(
     if used != 0 && bytes.last().is_some_and(|last| last >> used != 0) {
         return None;
     }
+    let mut values = Vec::with_capacity(count);
+    for_each_part(bytes, bits, count, |lanes| {
+        values.extend(lanes.iter().map(|lane| value(*lane)));
+    });
+    Some(values)
+}
+
+/// Positions from `start` to `end` of the lanes that are `lane`; `None` as [`unpack`].
+pub(super) fn find_packed(
+    bytes: &[u8],
+    bits: u8,
+    count: usize,
+    lane: u64,
+    rows: &Range<usize>,
+) -> Option<Vec<u32>> {
+    let width = usize::from(bits);
+    if bits == 0 || bits > PACKED_BITS_MAX || bytes.len() != packed_bytes(count, bits) {
+        return None;
+    }
+    let start = rows.start / GROUP * GROUP;
+    let part = bytes.get(start / GROUP * width..)?;
+    let (mut found, mut at) = (Vec::new(), start);
+    for_each_part(part, bits, rows.end.min(count).checked_sub(start)?, |lanes| {
+        let hits = (at..).zip(lanes).filter(|(row, have)| **have == lane && *row >= rows.start);
+        found.extend(hits.map(|(row, _)| index(row)));
+        at += lanes.len();
+    });
+    Some(found)
+}
+
+/// Unpacks lanes part by part, which stay in the cache.
+fn for_each_part(bytes: &[u8], bits: u8, count: usize, mut each: impl FnMut(&[u64])) {
     let kernel = kernel(bits);
-    let mut values = vec![T::default(); count];
     let mut lanes = [[0; GROUP]; GROUPS];
-    let mut rest = bytes;
-    for values in values.chunks_mut(GROUPS * GROUP) {
+    let (mut rest, mut left) = (bytes, count);
+    while left > 0 {
         kernel(rest, &mut lanes);
-        values.iter_mut().zip(lanes.as_flattened()).for_each(|(to, lane)| *to = value(*lane));
+        let part = left.min(GROUPS * GROUP);
+        each(lanes.as_flattened().get(..part).unwrap_or_default());
+        left -= part;
         rest = rest.get(GROUPS * usize::from(bits)..).unwrap_or_default();
     }
-    Some(values)
 }
 
 /// Unpacks the lanes of some rows below `count`; `None` as [`unpack`].

@@ -285,23 +285,32 @@ struct Series<'a> {
     ranked: bool,
     numbers: Map<i64, usize>,
     slots: Vec<(i64, Slot)>,
+    /// The slot that was used last.
+    last: usize,
 }
 
 impl Series<'_> {
-    fn slot(&mut self, start: i64) -> &mut Slot {
-        let number = *self.numbers.entry(start).or_insert_with(|| {
+    fn slot(&mut self, start: i64) -> usize {
+        // Runs come back to a few buckets again and again, mostly to the next one.
+        for near in [self.last, self.last + 1] {
+            if self.slots.get(near).is_some_and(|(have, _)| *have == start) {
+                self.last = near;
+                return near;
+            }
+        }
+        self.last = *self.numbers.entry(start).or_insert_with(|| {
             let tally = Tally::new(self.question.schema, &self.wanted);
             self.slots.push((start, Slot { tally, keys: Vec::new() }));
             self.slots.len() - 1
         });
-        &mut self.slots[number].1
+        self.last
     }
 
     fn add(&mut self, start: i64, columns: &[Column], rows: &Selection) -> Result<()> {
-        let (wanted, ranked) = (self.wanted.clone(), self.ranked);
-        let slot = self.slot(start);
-        slot.tally.add_rows(&wanted, columns, rows)?;
-        if ranked {
+        let number = self.slot(start);
+        let slot = &mut self.slots[number].1;
+        slot.tally.add_rows(&self.wanted, columns, rows)?;
+        if self.ranked {
             push_keys(&columns[0], rows, &mut slot.keys)?;
         }
         Ok(())
@@ -358,6 +367,7 @@ pub(crate) fn buckets(
         ranked,
         numbers: Map::default(),
         slots: Vec::new(),
+        last: 0,
     };
     for source in sources {
         let pieces = if ranked {
@@ -374,9 +384,9 @@ pub(crate) fn buckets(
                 let start = interval.bucket_start(source.piece_stamps(&piece).0);
                 let cells = source.cells(&piece);
                 ledger.summarise(&cells);
-                let wanted = series.wanted.clone();
-                let tally = &mut series.slot(start).tally;
-                cells.iter().for_each(|cell| tally.add_cell(&wanted, cell));
+                let number = series.slot(start);
+                let tally = &mut series.slots[number].1.tally;
+                cells.iter().for_each(|cell| tally.add_cell(&series.wanted, cell));
             }
         }
     }

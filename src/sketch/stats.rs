@@ -148,6 +148,13 @@ impl Pair {
 
     fn of_scaled(values: &[f64], scale: f64) -> Self {
         const LANES: usize = 8;
+        /// Below this, joining the lanes costs more than they save.
+        const FEW: usize = 64;
+        if values.len() < FEW {
+            let mut pair = Self::default();
+            values.iter().for_each(|value| pair.push(value * scale));
+            return pair;
+        }
         let mut lanes = [Self::default(); LANES];
         let (chunks, rest) = values.as_chunks::<LANES>();
         for chunk in chunks {
