@@ -111,13 +111,14 @@ def aligned(rows: list[list[str]]) -> str:
     )
 
 
-def markdown(facts: dict[str, Any]) -> str:
-    def table(rows: list[list[str]]) -> str:
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+def as_table(rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
+
+def markdown(facts: dict[str, Any]) -> str:
+    table = as_table
     parts = [
-        "# Tallystone and its peers",
         "\n".join(heading(facts)),
         "Milliseconds, minimum of all rounds. The ratio is the best peer that keeps its data on disk,"
         " divided by ours.",
@@ -131,3 +132,22 @@ def markdown(facts: dict[str, Any]) -> str:
     if facts["mismatches"]:
         parts += ["**Answers differ:**", "\n".join(f"- {each}" for each in facts["mismatches"])]
     return "\n\n".join(parts) + "\n"
+
+
+def publish(text: str, path: Any, name: str) -> None:
+    """Puts the text between the marks of that name in a file."""
+    before, after = f"<!-- {name} -->", f"<!-- /{name} -->"
+    page = path.read_text()
+    start, end = page.index(before) + len(before), page.index(after)
+    path.write_text(f"{page[:start]}\n{text.strip()}\n{page[end:]}")
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """For the first page: each question, ours and the best peer."""
+    rows = [["question", "ours, ms", "best peer, ms", "ratio"]]
+    for line in question_rows(facts, "min")[1:]:
+        asks, ours, best = line[1], line[2], line[-2]
+        if best in facts["peers"] and line[0] != "-":
+            theirs = line[3 + facts["peers"].index(best)]
+            rows.append([asks, ours, f"{theirs} ({best})", line[-1]])
+    return "\n\n".join([" ".join(heading(facts)), as_table(rows)])

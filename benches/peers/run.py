@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help=f"{SMOKE_ROWS:,} rows, 2 rounds: shows that all runs")
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
+    parser.add_argument("--publish", action="store_true", help="put the tables into the README files")
     parser.add_argument("--keep", action="store_true", help="leave dump and databases below the target directory")
     arguments = parser.parse_args()
     arguments.rows = arguments.rows or (SMOKE_ROWS if arguments.smoke else 1_000_000)
@@ -150,6 +151,9 @@ def main() -> int:
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
     if arguments.markdown:
         arguments.markdown.write_text(report.markdown(facts))
+    if arguments.publish:
+        report.publish(report.markdown(facts), ROOT / "benches" / "README.md", "peers")
+        report.publish(report.summary(facts), ROOT / "README.md", "peers")
     for mismatch in results.mismatches:
         print(f"MISMATCH {mismatch}", file=sys.stderr)
     compared = sum(len(sides) - 1 for question, sides in results.questions.items() if question in QUESTIONS)

@@ -16,6 +16,7 @@ cargo bench --bench workload -- guard [--write]      compare instructions with t
   --keep DIR           build the stores there, or use those that are there
   --loop ID --times N  ask one question and nothing else, for profilers
   --assert-summaries   fail if a summary question reads a block
+  --publish            put the table into benches/README.md
   --json FILE          write every figure there too";
 
 /// Rows of the table that are no questions, and groups of rows.
@@ -50,6 +51,7 @@ pub(crate) struct Arguments {
     pub(crate) repeat: Option<String>,
     pub(crate) times: usize,
     pub(crate) assert_summaries: bool,
+    pub(crate) publish: bool,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -66,6 +68,7 @@ impl Arguments {
                 // Cargo adds it.
                 "--bench" => {}
                 "--smoke" => found.smoke = true,
+                "--publish" => found.publish = true,
                 "--assert-summaries" => found.assert_summaries = true,
                 "--rows" => {
                     let rows = list(next()?.replace('_', ""));

@@ -22,6 +22,7 @@ use tallystone::time::{MICROS_PER_HOUR, Timestamp};
 
 use crate::data::{Asked, FLEET_BUCKET, SHARES, coded};
 use crate::measure::{Effort, Timing, timed};
+use crate::report::say;
 
 const HOURS: usize = 168;
 const DAYS: usize = 7;
@@ -59,16 +60,17 @@ pub(crate) fn machine(dir: &Path, effort: Effort) -> Json {
     let runs = effort.runs_max.min(500);
     let grown = syncs(&dir.join("grown"), runs, false);
     let filled = syncs(&dir.join("filled"), runs, true);
-    println!(
+    say(&format!(
         "machine: memory read {read:.1} GB/s, copy {copied:.1} GB/s, sum of 1M f64 {million:.3} ms"
-    );
-    println!(
-        "         fdatasync of 4 KiB appended {:.3} ms (p99 {:.3}), into space written before {:.3} ms (p99 {:.3})",
+    ));
+    say(&format!(
+        "         fdatasync of 4 KiB appended {:.3} ms (p99 {:.3}), into space written before \
+         {:.3} ms (p99 {:.3})",
         grown.median_ms(),
         grown.permille_ms(990),
         filled.median_ms(),
         filled.permille_ms(990),
-    );
+    ));
     json!({
         "memory_read_gb_s": read,
         "memory_copy_gb_s": copied,

@@ -34,7 +34,7 @@ use floor::Kernel;
 use ingest::Ingest;
 use measure::{Effort, timed};
 use questions::{Kind, QUESTIONS, Question, Subject};
-use report::{Figure, Report, heading};
+use report::{Figure, Report, heading, say};
 use stores::{bytes_of_files, open, prepare};
 use truth::Truth;
 
@@ -69,6 +69,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
                 return Ok(());
             }
             let report = measure(arguments, scratch.path(), folder);
+            if arguments.publish {
+                let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/README.md");
+                report::publish(&page)?;
+            }
             if arguments.assert_summaries && !report.broken_summaries.is_empty() {
                 return Err(format!("read blocks: {}", report.broken_summaries.join(", ")));
             }
@@ -81,17 +85,18 @@ fn measure(arguments: &Arguments, scratch: &Path, folder: impl Fn(usize) -> Path
     let effort = Effort::new(arguments.smoke);
     let mut facts = machine();
     let text = |name: &str| facts[name].as_str().unwrap_or_default();
-    println!(
+    say(&format!(
         "tallystone {}, {}; {}, {} cores",
         text("crate"),
         text("rustc"),
         text("cpu"),
         facts["cores"]
-    );
+    ));
     facts["floor"] = floor::machine(scratch, effort);
     let mut report = Report::default();
     for rows in &arguments.rows {
-        println!("\n{rows} tasks over 7 days, {rows} gauges over {} s, 500 agents", rows / 400);
+        let span = rows / 400;
+        say(&format!("\n{rows} tasks over 7 days, {rows} gauges over {span} s, 500 agents"));
         let dir = folder(*rows);
         let asked = prepare(&dir, *rows);
         let bytes = |table| bytes_of_files(&stores::place(&dir, table));

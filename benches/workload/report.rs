@@ -2,6 +2,9 @@
 //!
 //! Owns a figure and how it stands to its aim and to the floor: ratios above 1 are worse.
 
+use std::cell::RefCell;
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
@@ -111,12 +114,41 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// Prints a part of the table as soon as it is measured.
+thread_local! {
+    static PRINTED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Prints a line as soon as it is measured, and keeps it for `publish`.
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+    PRINTED.with_borrow_mut(|all| {
+        all.push_str(line);
+        all.push('\n');
+    });
+}
+
+/// Puts all that was said between the marks of the page.
+#[expect(clippy::disallowed_methods, reason = "a file of the benchmark, not of a store")]
+pub(crate) fn publish(page: &Path) -> Result<(), String> {
+    const MARKS: [&str; 2] = ["<!-- table -->", "<!-- /table -->"];
+    let failed = |error: std::io::Error| format!("{}: {error}", page.display());
+    let text = std::fs::read_to_string(page).map_err(failed)?;
+    let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(MARKS[1])?;
+        Some((before, after))
+    });
+    let (before, after) = parts.ok_or_else(|| format!("{}: no marks", page.display()))?;
+    let said = PRINTED.with_borrow(|all| all.trim().to_owned());
+    let text = format!("{before}{}\n\n```text\n{said}\n```\n\n{}{after}", MARKS[0], MARKS[1]);
+    std::fs::write(page, text).map_err(failed)
+}
+
+/// Begins a part of the table.
 pub(crate) fn heading(title: &str) {
-    println!(
+    say(&format!(
         "\n{:<72} {:>9} {:>9} {:<8} {:>8} {:>7} {:>9} {:>7}",
         title, "best", "median", "", "aim", "x aim", "floor", "x floor"
-    );
+    ));
 }
 
 /// All figures of a run.
@@ -130,7 +162,7 @@ pub(crate) struct Report {
 impl Report {
     /// Prints the figure and keeps it.
     pub(crate) fn add(&mut self, figure: Figure) {
-        println!("{}", figure.line());
+        say(&figure.line());
         self.figures.push(figure);
     }
 
@@ -140,19 +172,19 @@ impl Report {
 
     /// How each figure in milliseconds grew between two numbers of rows.
     pub(crate) fn growth(&self, few: usize, many: usize, most: impl Fn(&str) -> Option<f64>) {
-        println!(
+        say(&format!(
             "\n{:<72} {:>9} {:>9} {:>8} {:>8}",
             format!("Growth from {few} to {many} rows, best in ms"),
             few,
             many,
             "x",
             "at most"
-        );
+        ));
         for small in self.figures.iter().filter(|figure| figure.rows == few) {
             let Some(limit) = most(&small.id) else { continue };
             let large = self.figures.iter().find(|f| f.rows == many && f.id == small.id);
             let Some(large) = large else { continue };
-            println!(
+            say(&format!(
                 "{:<9} {:<62} {:>9} {:>9} {:>8.2} {:>8}",
                 small.id,
                 small.what,
@@ -160,7 +192,7 @@ impl Report {
                 digits(large.best),
                 large.best / small.best,
                 limit
-            );
+            ));
         }
     }
 }
