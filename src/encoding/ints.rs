@@ -84,7 +84,8 @@ pub(super) enum Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn parse(bytes: &'a [u8], width: u8) -> Option<Self> {
+    /// The lanes that bytes are; `None` if there is no such width or a part of a lane.
+    pub(super) fn parse(bytes: &'a [u8], width: u8) -> Option<Self> {
         Some(match width {
             1 => Self::U8(bytes),
             2 => Self::U16(<[U16]>::ref_from_bytes(bytes).ok()?),
@@ -105,7 +106,7 @@ impl<'a> Lanes<'a> {
     }
 
     /// Lane of row `index`; `None` past the end. For single rows.
-    fn get(&self, index: usize) -> Option<u64> {
+    pub(super) fn get(&self, index: usize) -> Option<u64> {
         match self {
             Self::U8(lanes) => lanes.get(index).map(|lane| u64::from(*lane)),
             Self::U16(lanes) => lanes.get(index).map(|lane| lane.get().into()),
@@ -114,8 +115,18 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// Bytes of a lane.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::U8(_) => 1,
+            Self::U16(_) => 2,
+            Self::U32(_) => 4,
+            Self::U64(_) => 8,
+        }
+    }
+
     /// The lanes of some rows; none if they are not all there.
-    fn slice(&self, rows: Range<usize>) -> Self {
+    pub(super) fn slice(&self, rows: Range<usize>) -> Self {
         match self {
             Self::U8(lanes) => Self::U8(lanes.get(rows).unwrap_or_default()),
             Self::U16(lanes) => Self::U16(lanes.get(rows).unwrap_or_default()),
@@ -140,6 +151,26 @@ impl<'a> Lanes<'a> {
             Self::U16(lanes) => kernels::sum(lanes),
             Self::U32(lanes) => kernels::sum(lanes),
             Self::U64(lanes) => kernels::sum(lanes),
+        }
+    }
+
+    /// The sum of all lanes.
+    pub(super) fn total(&self) -> u128 {
+        match self {
+            Self::U8(lanes) => kernels::total(lanes),
+            Self::U16(lanes) => kernels::total(lanes),
+            Self::U32(lanes) => kernels::total(lanes),
+            Self::U64(lanes) => kernels::total(lanes),
+        }
+    }
+
+    /// Least and largest lane; `None` without lanes.
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::U8(lanes) => kernels::range(lanes),
+            Self::U16(lanes) => kernels::range(lanes),
+            Self::U32(lanes) => kernels::range(lanes),
+            Self::U64(lanes) => kernels::range(lanes),
         }
     }
 
@@ -185,6 +216,16 @@ impl<'a> Lanes<'a> {
         Selection::of_rows(found)
     }
 
+    /// Writes the values of the lanes into as many places.
+    pub(super) fn decode_into(&self, base: i64, scale: i64, values: &mut [i64]) {
+        match self {
+            Self::U8(lanes) => spread_into(lanes, |lane| u64::from(*lane), base, scale, values),
+            Self::U16(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
+            Self::U32(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
+            Self::U64(lanes) => spread_into(lanes, |lane| lane.get(), base, scale, values),
+        }
+    }
+
     fn decode<T: Value>(&self, base: i64, scale: i64) -> Vec<T> {
         match self {
             Self::U8(lanes) => spread(lanes, |lane| u64::from(*lane), base, scale),
@@ -192,6 +233,15 @@ impl<'a> Lanes<'a> {
             Self::U32(lanes) => spread(lanes, |lane| lane.get().into(), base, scale),
             Self::U64(lanes) => spread(lanes, |lane| lane.get(), base, scale),
         }
+    }
+}
+
+fn spread_into<L>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i64, values: &mut [i64]) {
+    let each = values.iter_mut().zip(lanes);
+    if scale == 1 {
+        each.for_each(|(to, lane)| *to = value_of(get(lane), base, 1));
+    } else {
+        each.for_each(|(to, lane)| *to = value_of(get(lane), base, scale));
     }
 }
 
@@ -205,7 +255,7 @@ fn spread<L, T: Value>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i
 }
 
 #[inline(always)]
-fn value_of(lane: u64, base: i64, scale: i64) -> i64 {
+pub(super) fn value_of(lane: u64, base: i64, scale: i64) -> i64 {
     base.wrapping_add(lane.cast_signed().wrapping_mul(scale))
 }
 
@@ -568,7 +618,7 @@ fn delta(values: &[i64]) -> Option<Plan> {
 }
 
 /// Base, scale and width, and the reader of the lanes behind them.
-fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
+pub(super) fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let (base, scale, width) = (reader.i64()?, reader.u64()?, reader.u8()?);
     reader.zeros(7)?;
@@ -578,7 +628,7 @@ fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
     Ok((base, scale.cast_signed(), width, reader))
 }
 
-fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
+pub(super) fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
     let (base, scale, width, reader) = read_frame(chunk)?;
     let lanes = Lanes::parse(reader.rest(), width)
         .filter(|lanes| lanes.len() == chunk.stored())
@@ -589,7 +639,7 @@ fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
     Ok((base, scale, lanes))
 }
 
-fn read_constant(chunk: &Chunk<'_>) -> Result<i64> {
+pub(super) fn read_constant(chunk: &Chunk<'_>) -> Result<i64> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let value = reader.i64()?;
     reader.end()?;
@@ -607,10 +657,10 @@ fn read_part_count(reader: &mut Reader<'_>, rows: usize) -> Result<usize> {
 }
 
 /// The parts of PATCHED: its lanes, and positions and values of the exceptions.
-struct Patches<'a> {
-    lanes: Chunk<'a>,
-    positions: Vec<u32>,
-    values: Vec<i64>,
+pub(super) struct Patches<'a> {
+    pub(super) lanes: Chunk<'a>,
+    pub(super) positions: Vec<u32>,
+    pub(super) values: Vec<i64>,
 }
 
 impl Patches<'_> {
@@ -637,7 +687,7 @@ impl Patches<'_> {
     }
 }
 
-fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
+pub(super) fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let count = read_part_count(&mut reader, chunk.stored())?;
     let lanes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;

@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 
 use super::bytes::{Reader, pad, put_count, widen};
-use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, tag};
+use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, TEXT_RAW_BYTES_MAX, tag};
 use super::text::{Stored, checked_strings, ends_of};
 use super::{Access, Chunk, Effort, Shape, ints, write_chunk};
 use crate::column::Strings;
@@ -22,7 +22,7 @@ const TEMPLATES_MIN: usize = 16;
 
 /// What precedes the number, how many digits the number has, and its range in the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Template<'a> {
+pub(super) struct Template<'a> {
     prefix: &'a [u8],
     width: u32,
     min: u64,
@@ -30,6 +30,11 @@ struct Template<'a> {
 }
 
 impl Template<'_> {
+    /// Bytes of a string of the template.
+    fn length(&self) -> u64 {
+        self.prefix.len() as u64 + u64::from(self.width)
+    }
+
     /// The number of a string of the template, if it is in the range.
     fn number(&self, text: &str) -> Option<u64> {
         let digits = text.as_bytes().strip_prefix(self.prefix)?;
@@ -170,13 +175,93 @@ pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Strings
     let (templates, codes, numbers) = read_parts(chunk)?;
     let codes: Vec<u32> = ints::decode_some(&codes, rows)?;
     let numbers: Vec<i64> = ints::decode_some(&numbers, rows)?;
-    let ends = ends(&templates, &codes, &numbers)
-        .ok_or_else(|| Error::corrupt("5.4", "a number or a template out of its range"))?;
+    let ends = ends(&templates, &codes, &numbers).ok_or_else(out_of_range)?;
     checked_strings(spell(&templates, &codes, &numbers, &ends), ends)
 }
 
+fn out_of_range() -> Error {
+    Error::corrupt("5.4", "a number or a template out of its range")
+}
+
+/// A template that outlives its chunk.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    pub(super) prefix: String,
+    pub(super) width: usize,
+}
+
+impl Pattern {
+    fn template(&self) -> Template<'_> {
+        let width = u32::try_from(self.width).unwrap_or(DIGITS_MAX);
+        Template { prefix: self.prefix.as_bytes(), width, min: 0, max: u64::MAX }
+    }
+
+    /// The string of a number, which has no more digits than the pattern.
+    pub(super) fn spell(&self, number: u64) -> String {
+        match self.width {
+            0 => self.prefix.clone(),
+            width => format!("{}{number:0width$}", self.prefix),
+        }
+    }
+}
+
+/// The patterns of templates, in their order.
+pub(super) fn patterns(templates: &[Template<'_>]) -> Result<Vec<Pattern>> {
+    let pattern = |template: &Template<'_>| {
+        let prefix = str::from_utf8(template.prefix)
+            .map_err(|_| Error::corrupt("5.4", "text is not UTF-8"))?
+            .to_owned();
+        Ok(Pattern { prefix, width: widen(template.width) })
+    };
+    templates.iter().map(pattern).collect()
+}
+
+/// Bytes of the strings of one template whose numbers have this range.
+pub(super) fn check_one(
+    templates: &[Template<'_>],
+    code: i64,
+    range: Option<(i64, i64)>,
+    rows: usize,
+) -> Result<u64> {
+    let Some((least, most)) = range else { return Ok(0) };
+    check_each(templates, [(code, least), (code, most)].into_iter())?;
+    let template = usize::try_from(code).ok().and_then(|code| templates.get(code));
+    let length = template.map_or(0, Template::length);
+    checked_total(length.saturating_mul(rows as u64))
+}
+
+/// Bytes of the strings of these codes and numbers, each of which is checked.
+pub(super) fn check_each(
+    templates: &[Template<'_>],
+    rows: impl Iterator<Item = (i64, i64)>,
+) -> Result<u64> {
+    let mut total = 0;
+    for (code, number) in rows {
+        let template = usize::try_from(code).ok().and_then(|code| templates.get(code));
+        let within = |template: &&Template<'_>| {
+            (template.min..=template.max).contains(&number.cast_unsigned())
+        };
+        let template = template.filter(within).ok_or_else(out_of_range)?;
+        total += template.length();
+    }
+    checked_total(total)
+}
+
+fn checked_total(total: u64) -> Result<u64> {
+    if total <= TEXT_RAW_BYTES_MAX as u64 { Ok(total) } else { Err(out_of_range()) }
+}
+
+/// The strings of codes and numbers, in memory of their own.
+pub(super) fn spell_all(patterns: &[Pattern], codes: &[u32], numbers: &[i64]) -> Result<Strings> {
+    let templates: Vec<Template<'_>> = patterns.iter().map(Pattern::template).collect();
+    let ends = ends(&templates, codes, numbers).ok_or_else(out_of_range)?;
+    checked_strings(spell(&templates, codes, numbers, &ends), ends)
+}
+
 /// The templates, and the chunks of their codes and of the numbers.
-fn read_parts<'a>(chunk: &Chunk<'a>) -> Result<(Vec<Template<'a>>, Chunk<'a>, Chunk<'a>)> {
+pub(super) fn read_parts<'a>(
+    chunk: &Chunk<'a>,
+) -> Result<(Vec<Template<'a>>, Chunk<'a>, Chunk<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let templates = read_templates(&mut reader)?;
     let codes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
