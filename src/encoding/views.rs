@@ -49,9 +49,24 @@ enum Held {
 #[derive(Debug)]
 enum HeldInts {
     Same(i64),
-    Lanes { place: Range<usize>, width: u8, base: i64, scale: i64, apart: Vec<(u32, i64)> },
+    Lanes(HeldLanes),
+    /// The value of every row whose number is a multiple of [`SLICE`], and lanes of what is
+    /// added from each row to the next.
+    Deltas {
+        starts: Vec<i64>,
+        deltas: HeldLanes,
+    },
     Plain(Vec<i64>),
     Narrow(Vec<u32>),
+}
+
+#[derive(Debug)]
+struct HeldLanes {
+    place: Range<usize>,
+    width: u8,
+    base: i64,
+    scale: i64,
+    apart: Vec<(u32, i64)>,
 }
 
 #[derive(Debug)]
@@ -189,24 +204,18 @@ impl HeldInts {
     }
 
     fn in_place(chunk: &Chunk<'_>, bytes: &[u8]) -> Result<Option<Self>> {
-        let (lanes, apart) = match chunk.encoding {
-            tag::CONSTANT => return ints::read_constant(chunk).map(Self::Same).map(Some),
-            tag::LANES => (*chunk, Vec::new()),
-            tag::PATCHED => {
-                let patches = ints::read_patches(chunk)?;
-                let apart = patches.positions.iter().copied().zip(patches.values.iter().copied());
-                (patches.lanes, apart.collect())
-            }
-            _ => return Ok(None),
-        };
-        // Values that wrap are not in the order of their lanes, nor is their sum.
-        if ints::reach(&lanes)?.is_none() {
-            return Ok(None);
+        if chunk.encoding == tag::CONSTANT {
+            return ints::read_constant(chunk).map(Self::Same).map(Some);
         }
-        let (base, scale, width, reader) = ints::read_frame(&lanes)?;
-        ints::read_lanes(&lanes)?;
-        let place = place_of(reader.rest(), bytes)?;
-        Ok(Some(Self::Lanes { place, width, base, scale, apart }))
+        if chunk.encoding == tag::DELTA {
+            let (first, deltas) = ints::read_deltas(chunk)?;
+            let Some((deltas, _)) = HeldLanes::of(&deltas, bytes)? else { return Ok(None) };
+            let starts = deltas.view(bytes).starts(first, chunk.stored());
+            return Ok(Some(Self::Deltas { starts, deltas }));
+        }
+        // Values that wrap are not in the order of their lanes, nor is their sum.
+        let held = HeldLanes::of(chunk, bytes)?.filter(|(_, reaches)| *reaches);
+        Ok(held.map(|(lanes, _)| Self::Lanes(lanes)))
     }
 
     fn view<'a>(&'a self, bytes: &'a [u8], rows: usize) -> ViewInts<'a> {
@@ -214,13 +223,87 @@ impl HeldInts {
             Self::Same(value) => Ints::Same(*value, rows),
             Self::Plain(values) => Ints::Plain(values),
             Self::Narrow(values) => Ints::Narrow(values),
-            Self::Lanes { place, width, base, scale, apart } => {
-                let raw = bytes.get(place.clone()).unwrap_or_default();
-                let lanes = Lanes::parse(raw, *width).unwrap_or(Lanes::U8(&[]));
-                Ints::Lanes { raw, lanes, base: *base, scale: *scale, apart }
+            Self::Lanes(lanes) => Ints::Lanes(lanes.view(bytes)),
+            Self::Deltas { starts, deltas } => {
+                Ints::Deltas { starts, deltas: deltas.view(bytes), rows }
             }
         })
     }
+}
+
+impl HeldLanes {
+    /// Of a chunk of lanes, with exceptions or without, and whether their values do not
+    /// wrap; `None` of another encoding.
+    fn of(chunk: &Chunk<'_>, bytes: &[u8]) -> Result<Option<(Self, bool)>> {
+        let (lanes, apart) = match chunk.encoding {
+            tag::LANES => (*chunk, Vec::new()),
+            tag::PATCHED => {
+                let patches = ints::read_patches(chunk)?;
+                (patches.lanes, patches.apart())
+            }
+            _ => return Ok(None),
+        };
+        let (base, scale, width, reader) = ints::read_frame(&lanes)?;
+        ints::read_lanes(&lanes)?;
+        let place = place_of(reader.rest(), bytes)?;
+        let reaches = ints::reach(&lanes)?.is_some();
+        Ok(Some((Self { place, width, base, scale, apart }, reaches)))
+    }
+
+    fn view<'a>(&'a self, bytes: &'a [u8]) -> ViewLanes<'a> {
+        let raw = bytes.get(self.place.clone()).unwrap_or_default();
+        let lanes = Lanes::parse(raw, self.width).unwrap_or(Lanes::U8(&[]));
+        ViewLanes { raw, lanes, base: self.base, scale: self.scale, apart: &self.apart }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ViewLanes<'a> {
+    raw: &'a [u8],
+    lanes: Lanes<'a>,
+    base: i64,
+    scale: i64,
+    apart: &'a [(u32, i64)],
+}
+
+impl ViewLanes<'_> {
+    fn get(&self, row: usize) -> Option<i64> {
+        let lane = self.lanes.get(row)?;
+        match self.apart.binary_search_by_key(&row, |(at, _)| widen(*at)) {
+            Ok(place) => self.apart.get(place).map(|(_, value)| *value),
+            Err(_) => Some(ints::value_of(lane, self.base, self.scale)),
+        }
+    }
+
+    /// Writes the values of the rows from `start` on.
+    fn fill(&self, start: usize, room: &mut [i64]) {
+        let end = start + room.len();
+        self.lanes.slice(start..end).decode_into(self.base, self.scale, room);
+        put_apart(self.apart, start, room);
+    }
+
+    /// Every [`SLICE`]th of as many values as `rows`, of which these are the deltas.
+    fn starts(&self, first: i64, rows: usize) -> Vec<i64> {
+        let mut value = first;
+        let mut starts = vec![first];
+        for start in (SLICE..rows).step_by(SLICE) {
+            value = value.wrapping_add(self.sum_deltas(start - SLICE..start));
+            starts.push(value);
+        }
+        starts
+    }
+
+    fn sum_deltas(&self, rows: Range<usize>) -> i64 {
+        self.lanes.sum_deltas((self.base, self.scale), self.apart, rows)
+    }
+}
+
+/// Puts those of the exceptions into their places that lie in the rows from `start` on.
+fn put_apart<T: Copy>(apart: &[(u32, T)], start: usize, room: &mut [T]) {
+    let end = start + room.len();
+    let from = apart.partition_point(|(row, _)| widen(*row) < start);
+    let inside = apart.iter().skip(from).take_while(|(row, _)| widen(*row) < end);
+    inside.for_each(|(row, value)| room[widen(*row) - start] = *value);
 }
 
 impl HeldFloats {
@@ -455,7 +538,8 @@ pub struct ViewInts<'a>(Ints<'a>);
 #[derive(Clone, Copy, Debug)]
 enum Ints<'a> {
     Same(i64, usize),
-    Lanes { raw: &'a [u8], lanes: Lanes<'a>, base: i64, scale: i64, apart: &'a [(u32, i64)] },
+    Lanes(ViewLanes<'a>),
+    Deltas { starts: &'a [i64], deltas: ViewLanes<'a>, rows: usize },
     Plain(&'a [i64]),
     Narrow(&'a [u32]),
 }
@@ -480,8 +564,8 @@ impl<'a> ViewInts<'a> {
     /// Number of rows.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Ints::Same(_, rows) => *rows,
-            Ints::Lanes { lanes, .. } => lanes.len(),
+            Ints::Same(_, rows) | Ints::Deltas { rows, .. } => *rows,
+            Ints::Lanes(view) => view.lanes.len(),
             Ints::Plain(values) => values.len(),
             Ints::Narrow(values) => values.len(),
         }
@@ -495,7 +579,7 @@ impl<'a> ViewInts<'a> {
     /// The lanes, where that is how the values lie.
     pub fn lanes(&self) -> Option<IntLanes<'a>> {
         match self.0 {
-            Ints::Lanes { raw, lanes, base, scale, apart } => {
+            Ints::Lanes(ViewLanes { raw, lanes, base, scale, apart }) => {
                 Some(IntLanes { bytes: raw, width: lanes.width(), base, scale, exceptions: apart })
             }
             _ => None,
@@ -510,58 +594,64 @@ impl<'a> ViewInts<'a> {
         }
     }
 
-    /// The value of a row; `None` past the end. For single rows: loops over many are faster
-    /// with [`for_each_slice`](Self::for_each_slice).
+    /// The value of a row; `None` past the end. For single rows, which may lie as deltas:
+    /// loops over many are faster with [`for_each_slice`](Self::for_each_slice).
     pub fn get(&self, row: usize) -> Option<i64> {
         match &self.0 {
             Ints::Same(value, rows) => (row < *rows).then_some(*value),
             Ints::Plain(values) => values.get(row).copied(),
             Ints::Narrow(values) => values.get(row).map(|value| i64::from(*value)),
-            Ints::Lanes { lanes, base, scale, apart, .. } => {
-                let lane = lanes.get(row)?;
-                match apart.binary_search_by_key(&row, |(at, _)| widen(*at)) {
-                    Ok(place) => apart.get(place).map(|(_, value)| *value),
-                    Err(_) => Some(ints::value_of(lane, *base, *scale)),
-                }
+            Ints::Lanes(view) => view.get(row),
+            Ints::Deltas { starts, deltas, rows } => {
+                let start = starts.get(row / SLICE).filter(|_| row < *rows)?;
+                Some(start.wrapping_add(deltas.sum_deltas(row / SLICE * SLICE..row)))
             }
         }
     }
 
+    /// Writes the values from row `start`, a multiple of [`SLICE`], on; says how many.
+    fn fill(&self, start: usize, room: &mut [i64; SLICE]) -> usize {
+        let count = self.len().saturating_sub(start).min(SLICE);
+        let rows = start..start + count;
+        let room = &mut room[..count];
+        match &self.0 {
+            Ints::Same(value, _) => room.fill(*value),
+            Ints::Plain(values) => room.copy_from_slice(&values[rows]),
+            Ints::Narrow(values) => {
+                room.iter_mut().zip(&values[rows]).for_each(|(to, value)| *to = i64::from(*value));
+            }
+            Ints::Lanes(view) => view.fill(start, room),
+            Ints::Deltas { starts, deltas, .. } => {
+                let Some((slot, rest)) = room.split_first_mut() else { return 0 };
+                *slot = starts.get(start / SLICE).copied().unwrap_or_default();
+                let frame = (deltas.base, deltas.scale);
+                deltas.lanes.add_up(frame, deltas.apart, start, *slot, rest);
+            }
+        }
+        count
+    }
+
     /// Each value in turn.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = i64> + 'a {
-        let view = *self;
-        (0..self.len()).map(move |row| view.get(row).unwrap_or_default())
+        let (view, mut room) = (*self, [0; SLICE]);
+        (0..self.len()).map(move |row| {
+            if row.is_multiple_of(SLICE) {
+                view.fill(row, &mut room);
+            }
+            room[row % SLICE]
+        })
     }
 
     /// Hands all values to `each`, some at a time, in order: slices that stay in the
     /// cache, whatever the values are stored as.
     pub fn for_each_slice(&self, mut each: impl FnMut(&[i64])) {
+        if let Ints::Plain(values) = self.0 {
+            return values.chunks(SLICE).for_each(each);
+        }
         let mut room = [0; SLICE];
-        match self.0 {
-            Ints::Plain(values) => values.chunks(SLICE).for_each(each),
-            Ints::Same(value, rows) => {
-                room.fill(value);
-                let starts = (0..rows).step_by(SLICE);
-                starts.for_each(|start| each(&room[..SLICE.min(rows - start)]));
-            }
-            Ints::Narrow(values) => values.chunks(SLICE).for_each(|values| {
-                room.iter_mut().zip(values).for_each(|(to, value)| *to = i64::from(*value));
-                each(&room[..values.len()]);
-            }),
-            Ints::Lanes { lanes, base, scale, mut apart, .. } => {
-                for start in (0..lanes.len()).step_by(SLICE) {
-                    let end = lanes.len().min(start + SLICE);
-                    let room = &mut room[..end - start];
-                    lanes.slice(start..end).decode_into(base, scale, room);
-                    while let Some(((row, value), rest)) = apart.split_first()
-                        && widen(*row) < end
-                    {
-                        room[widen(*row) - start] = *value;
-                        apart = rest;
-                    }
-                    each(room);
-                }
-            }
+        for start in (0..self.len()).step_by(SLICE) {
+            let count = self.fill(start, &mut room);
+            each(&room[..count]);
         }
     }
 
@@ -577,7 +667,12 @@ impl<'a> ViewInts<'a> {
                     sum.wrapping_add(u64::from(*value))
                 })
                 .into(),
-            Ints::Lanes { lanes, base, scale, apart, .. } => {
+            Ints::Deltas { .. } => {
+                let mut sum = 0;
+                self.for_each_slice(|values| sum += sum_of(values));
+                sum
+            }
+            Ints::Lanes(ViewLanes { lanes, base, scale, apart, .. }) => {
                 let all = i128::from(base) * lanes.len() as i128;
                 let all = all + signed(lanes.total()) * i128::from(scale);
                 apart.iter().fold(all, |sum, (row, value)| {
@@ -590,7 +685,7 @@ impl<'a> ViewInts<'a> {
 
     /// Least and largest value, the zeros of null rows among them; `None` without rows.
     pub fn range(&self) -> Option<(i64, i64)> {
-        if let Ints::Lanes { lanes, base, scale, apart: [], .. } = self.0 {
+        if let Ints::Lanes(ViewLanes { lanes, base, scale, apart: [], .. }) = self.0 {
             let (least, most) = lanes.range()?;
             return Some((ints::value_of(least, base, scale), ints::value_of(most, base, scale)));
         }
@@ -690,41 +785,46 @@ impl<'a> ViewFloats<'a> {
 
     /// Each value in turn.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = f64> + 'a {
-        let view = *self;
-        (0..self.len()).map(move |row| view.get(row).unwrap_or_default())
+        let (view, mut room) = (*self, [0.0; SLICE]);
+        (0..self.len()).map(move |row| {
+            if row.is_multiple_of(SLICE) {
+                view.fill(row, &mut room);
+            }
+            room[row % SLICE]
+        })
+    }
+
+    /// Writes the values from row `start`, a multiple of [`SLICE`], on; says how many.
+    fn fill(&self, start: usize, room: &mut [f64; SLICE]) -> usize {
+        let count = self.len().saturating_sub(start).min(SLICE);
+        let rows = start..start + count;
+        let room = &mut room[..count];
+        match &self.0 {
+            Floats::Same(value, _) => room.fill(*value),
+            Floats::Plain(values) => room.copy_from_slice(&values[rows]),
+            Floats::Raw(values) => {
+                room.iter_mut().zip(&values[rows]).for_each(|(to, value)| *to = value.get());
+            }
+            Floats::Decimal { integers, power, apart } => {
+                let mut whole = [0; SLICE];
+                integers.fill(start, &mut whole);
+                let values = whole.iter().map(|integer| to_float(*integer, *power));
+                room.iter_mut().zip(values).for_each(|(to, value)| *to = value);
+                put_apart(apart, start, room);
+            }
+        }
+        count
     }
 
     /// Hands all values to `each`, some at a time, in order.
     pub fn for_each_slice(&self, mut each: impl FnMut(&[f64])) {
+        if let Floats::Plain(values) = self.0 {
+            return values.chunks(SLICE).for_each(each);
+        }
         let mut room = [0.0; SLICE];
-        match self.0 {
-            Floats::Plain(values) => values.chunks(SLICE).for_each(each),
-            Floats::Same(value, rows) => {
-                room.fill(value);
-                let starts = (0..rows).step_by(SLICE);
-                starts.for_each(|start| each(&room[..SLICE.min(rows - start)]));
-            }
-            Floats::Raw(values) => values.chunks(SLICE).for_each(|values| {
-                room.iter_mut().zip(values).for_each(|(to, value)| *to = value.get());
-                each(&room[..values.len()]);
-            }),
-            Floats::Decimal { integers, power, mut apart } => {
-                let mut start = 0;
-                integers.for_each_slice(|integers| {
-                    let room = &mut room[..integers.len()];
-                    let values = integers.iter().map(|integer| to_float(*integer, power));
-                    room.iter_mut().zip(values).for_each(|(to, value)| *to = value);
-                    let end = start + room.len();
-                    while let Some(((row, value), rest)) = apart.split_first()
-                        && widen(*row) < end
-                    {
-                        room[widen(*row) - start] = *value;
-                        apart = rest;
-                    }
-                    start = end;
-                    each(room);
-                });
-            }
+        for start in (0..self.len()).step_by(SLICE) {
+            let count = self.fill(start, &mut room);
+            each(&room[..count]);
         }
     }
 
