@@ -8,6 +8,7 @@
 use hashbrown::HashMap;
 
 use super::bytes::{Reader, pad, put_count, widen};
+use super::kernels::{self, value_of_word};
 use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, TEXT_RAW_BYTES_MAX, tag};
 use super::text::{Stored, checked_strings, ends_of};
 use super::{Access, Chunk, Effort, Shape, ints, write_chunk};
@@ -289,6 +290,16 @@ pub(super) fn find(chunk: &Chunk<'_>, text: &str, rows: &Selection) -> Result<Se
 /// Checks every row's template and number and adds the lengths up; `None` if one is wrong,
 /// or if all strings together are longer than a chunk's text may be.
 fn ends(templates: &[Template<'_>], codes: &[u32], numbers: &[i64]) -> Option<Vec<u32>> {
+    // Nearly always one template, of which only the range of the numbers is checked.
+    if let [one] = templates
+        && codes.iter().fold(0, |any, code| any | code) == 0
+    {
+        let range = kernels::range(numbers)
+            .map(|(least, most)| (value_of_word(least), value_of_word(most)));
+        check_one(templates, 0, range, numbers.len()).ok()?;
+        let length = u32::try_from(one.length()).ok()?;
+        return Some((1u32..).take(numbers.len()).map(|row| row.wrapping_mul(length)).collect());
+    }
     let rows = codes.iter().zip(numbers);
     let lengths: Option<Vec<u32>> = rows
         .map(|(code, number)| {
@@ -339,6 +350,15 @@ fn spell(templates: &[Template<'_>], codes: &[u32], numbers: &[i64], ends: &[u32
     let total = ends.last().map_or(0, |end| widen(*end));
     let mut text = vec![0; total + BLOCK];
     let mut start = 0;
+    if let [Some(block)] = blocks.as_slice() {
+        for (number, end) in numbers.iter().zip(ends) {
+            let place = text.get_mut(start..).and_then(<[u8]>::first_chunk_mut);
+            place.into_iter().for_each(|place| *place = block.spell(number.cast_unsigned()));
+            start = widen(*end);
+        }
+        text.truncate(total);
+        return text;
+    }
     for ((code, number), end) in codes.iter().zip(numbers).zip(ends) {
         let (code, number, end) = (widen(*code), number.cast_unsigned(), widen(*end));
         if let Some(Some(block)) = blocks.get(code) {
@@ -371,11 +391,12 @@ fn put_digits(mut number: u64, digits: &mut [u8]) {
 /// by 100 and by 10, exactly in the ranges of the lanes.
 #[inline(always)]
 fn eight_digits(number: u64) -> u64 {
+    // No lane overflows into the next, so nothing wraps: checks would cost and find nothing.
     let halves = (number / 10_000 % 10_000) | (number % 10_000) << 32;
-    let hundreds = (halves * 10_486) >> 20 & 0x7F_0000_007F;
-    let pairs = hundreds | (halves - hundreds * 100) << 16;
-    let tens = (pairs * 103) >> 10 & 0x000F_000F_000F_000F;
-    let digits = tens | (pairs - tens * 10) << 8;
+    let hundreds = halves.wrapping_mul(10_486) >> 20 & 0x7F_0000_007F;
+    let pairs = hundreds | halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
+    let tens = pairs.wrapping_mul(103) >> 10 & 0x000F_000F_000F_000F;
+    let digits = tens | pairs.wrapping_sub(tens.wrapping_mul(10)) << 8;
     digits | 0x3030_3030_3030_3030
 }
 

@@ -13,7 +13,7 @@ use super::layout::{
     ALIGNMENT, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC, ZSTD_WINDOW_LOG_MAX,
     tag,
 };
-use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, ones, write_chunk};
+use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, write_chunk};
 use crate::column::{Bitmap, Strings, Values};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
@@ -419,13 +419,20 @@ fn place(stored: Strings, validity: Option<&Bitmap>) -> Result<Strings> {
 /// Where the text of each row ends, from where those of the rows with a value do.
 pub(super) fn place_ends(stored: &[u32], validity: &Bitmap) -> Vec<u32> {
     let mut ends = vec![0; validity.len()];
-    for (row, end) in ones(validity.as_bytes()).zip(stored) {
-        ends[row] = *end;
+    let (mut end, mut next) = (0, 0);
+    for (rows, byte) in ends.chunks_mut(8).zip(validity.as_bytes()) {
+        if *byte == 0 {
+            rows.fill(end);
+            continue;
+        }
+        for (bit, row) in rows.iter_mut().enumerate() {
+            // No branch: which rows are null cannot be foreseen.
+            let valid = byte >> bit & 1 == 1;
+            end = if valid { stored.get(next).copied().unwrap_or(end) } else { end };
+            next += usize::from(valid);
+            *row = end;
+        }
     }
-    ends.iter_mut().fold(0, |last: u32, end| {
-        *end = last.max(*end);
-        *end
-    });
     ends
 }
 
