@@ -88,6 +88,9 @@ pub mod testing;
 pub mod time;
 
 pub use config::{Durability, Options, ReadMode};
+pub use encoding::views::{
+    ColumnView, Decimals, IntLanes, Numbered, ViewFloats, ViewInts, ViewTexts, ViewValues,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::appender::Appender;
 pub use ingest::transaction::{Import, ImportSource};
@@ -97,6 +100,7 @@ pub use query::answer::{
 };
 pub use query::columns::{Columns, ColumnsBlock, RowView};
 pub use query::filter::{Aggregation, Cursor, Filter, Limit, Order, Percentile, TopBy};
+pub use query::views::{Views, ViewsBlock};
 pub use report::{
     CatalogReport, ImportReport, RecoveryReport, StoreStats, TableStats, VerifyProblem,
     VerifyReport,

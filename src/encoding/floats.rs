@@ -131,11 +131,7 @@ pub(super) fn decode(chunk: &Chunk<'_>) -> Result<Vec<f64>> {
     let mut reader = Reader::new(chunk.body, "5.3");
     let count = chunk.stored();
     match chunk.encoding {
-        tag::FLOAT_CONSTANT => {
-            let value = f64::from_bits(reader.u64()?);
-            reader.end()?;
-            Ok(vec![value; count])
-        }
+        tag::FLOAT_CONSTANT => Ok(vec![read_constant(chunk)?; count]),
         tag::FLOAT_RAW => {
             let raw = read_raw(&mut reader, count)?;
             reader.end()?;
@@ -150,11 +146,7 @@ pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<f64
     let mut reader = Reader::new(chunk.body, "5.3");
     match chunk.encoding {
         _ if *rows == Selection::Range(0..chunk.stored()) => decode(chunk),
-        tag::FLOAT_CONSTANT => {
-            let value = f64::from_bits(reader.u64()?);
-            reader.end()?;
-            Ok(vec![value; rows.len()])
-        }
+        tag::FLOAT_CONSTANT => Ok(vec![read_constant(chunk)?; rows.len()]),
         tag::FLOAT_RAW => {
             let raw = read_raw(&mut reader, chunk.stored())?;
             reader.end()?;
@@ -186,11 +178,7 @@ pub(super) enum Numbers<'a> {
 pub(super) fn numbers<'a>(chunk: &Chunk<'a>, rows: Range<usize>) -> Result<Numbers<'a>> {
     let mut reader = Reader::new(chunk.body, "5.3");
     match chunk.encoding {
-        tag::FLOAT_CONSTANT => {
-            let value = f64::from_bits(reader.u64()?);
-            reader.end()?;
-            Ok(Numbers::Same(value))
-        }
+        tag::FLOAT_CONSTANT => read_constant(chunk).map(Numbers::Same),
         tag::FLOAT_RAW => {
             let raw = read_raw(&mut reader, chunk.stored())?;
             reader.end()?;
@@ -221,16 +209,32 @@ fn read_raw<'a>(reader: &mut Reader<'a>, count: usize) -> Result<&'a [F64]> {
     <[F64]>::ref_from_bytes(bytes).map_err(|_| reader.corrupt("floats of other than 8 bytes"))
 }
 
+/// The value of a chunk in which all are the same.
+pub(super) fn read_constant(chunk: &Chunk<'_>) -> Result<f64> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    let value = f64::from_bits(reader.u64()?);
+    reader.end()?;
+    Ok(value)
+}
+
+/// The bytes of the floats of a RAW chunk.
+pub(super) fn raw_bytes<'a>(chunk: &Chunk<'a>) -> Result<&'a [u8]> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    let bytes = reader.take(chunk.stored() * 8)?;
+    reader.end()?;
+    Ok(bytes)
+}
+
 /// The parts of DECIMAL: integers, and positions and values of the exceptions.
-struct Decimal<'a> {
-    integers: Chunk<'a>,
-    power: f64,
-    positions: Vec<u32>,
-    apart: &'a [F64],
+pub(super) struct Decimal<'a> {
+    pub(super) integers: Chunk<'a>,
+    pub(super) power: f64,
+    pub(super) positions: Vec<u32>,
+    pub(super) apart: &'a [F64],
 }
 
 impl<'a> Decimal<'a> {
-    fn read(chunk: &Chunk<'a>) -> Result<Self> {
+    pub(super) fn read(chunk: &Chunk<'a>) -> Result<Self> {
         let count = chunk.stored();
         let mut reader = Reader::new(chunk.body, "5.3");
         let (exceptions, exponent) = (reader.count()?, reader.u8()?);

@@ -84,7 +84,8 @@ pub(super) enum Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn parse(bytes: &'a [u8], width: u8) -> Option<Self> {
+    /// The lanes that bytes are; `None` if there is no such width or a part of a lane.
+    pub(super) fn parse(bytes: &'a [u8], width: u8) -> Option<Self> {
         Some(match width {
             1 => Self::U8(bytes),
             2 => Self::U16(<[U16]>::ref_from_bytes(bytes).ok()?),
@@ -105,7 +106,7 @@ impl<'a> Lanes<'a> {
     }
 
     /// Lane of row `index`; `None` past the end. For single rows.
-    fn get(&self, index: usize) -> Option<u64> {
+    pub(super) fn get(&self, index: usize) -> Option<u64> {
         match self {
             Self::U8(lanes) => lanes.get(index).map(|lane| u64::from(*lane)),
             Self::U16(lanes) => lanes.get(index).map(|lane| lane.get().into()),
@@ -114,8 +115,18 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// Bytes of a lane.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::U8(_) => 1,
+            Self::U16(_) => 2,
+            Self::U32(_) => 4,
+            Self::U64(_) => 8,
+        }
+    }
+
     /// The lanes of some rows; none if they are not all there.
-    fn slice(&self, rows: Range<usize>) -> Self {
+    pub(super) fn slice(&self, rows: Range<usize>) -> Self {
         match self {
             Self::U8(lanes) => Self::U8(lanes.get(rows).unwrap_or_default()),
             Self::U16(lanes) => Self::U16(lanes.get(rows).unwrap_or_default()),
@@ -143,6 +154,26 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// The sum of all lanes.
+    pub(super) fn total(&self) -> u128 {
+        match self {
+            Self::U8(lanes) => kernels::total(lanes),
+            Self::U16(lanes) => kernels::total(lanes),
+            Self::U32(lanes) => kernels::total(lanes),
+            Self::U64(lanes) => kernels::total(lanes),
+        }
+    }
+
+    /// Least and largest lane; `None` without lanes.
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::U8(lanes) => kernels::range(lanes),
+            Self::U16(lanes) => kernels::range(lanes),
+            Self::U32(lanes) => kernels::range(lanes),
+            Self::U64(lanes) => kernels::range(lanes),
+        }
+    }
+
     /// The largest word that lanes of this width can be.
     pub(super) fn top(&self) -> u64 {
         match self {
@@ -166,6 +197,59 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// Adds up deltas: those from `at` on, `apart` instead of the lanes of its rows. The first
+    /// of `values` is `value` and its delta, each other the one before and its delta.
+    pub(super) fn add_up<T: Value>(
+        &self,
+        (base, scale): (i64, i64),
+        apart: &[(u32, i64)],
+        at: usize,
+        value: i64,
+        values: &mut [T],
+    ) {
+        let end = at + values.len();
+        let mut apart = apart.iter().skip(apart.partition_point(|(row, _)| widen(*row) < at));
+        let (mut at, mut value, mut values) = (at, value, values);
+        loop {
+            let next = apart.next();
+            let stop = next.map_or(end, |(row, _)| widen(*row).min(end));
+            let (part, rest) = values.split_at_mut(stop - at);
+            value = match self.slice(at..stop) {
+                Self::U8(all) => add_lanes(all, |lane| u64::from(*lane), base, scale, value, part),
+                Self::U16(all) => {
+                    add_lanes(all, |lane| lane.get().into(), base, scale, value, part)
+                }
+                Self::U32(all) => {
+                    add_lanes(all, |lane| lane.get().into(), base, scale, value, part)
+                }
+                Self::U64(all) => add_lanes(all, |lane| lane.get(), base, scale, value, part),
+            };
+            let (Some((_, delta)), Some((slot, rest))) = (next, rest.split_first_mut()) else {
+                return;
+            };
+            value = value.wrapping_add(*delta);
+            *slot = T::from_stored(value);
+            (at, values) = (stop + 1, rest);
+        }
+    }
+
+    /// The sum, modulo 2^64, of the deltas of a range of rows.
+    pub(super) fn sum_deltas(
+        &self,
+        (base, scale): (i64, i64),
+        apart: &[(u32, i64)],
+        rows: Range<usize>,
+    ) -> i64 {
+        let before = |row: usize| apart.partition_point(|(at, _)| widen(*at) < row);
+        let inside = apart.get(before(rows.start)..before(rows.end)).unwrap_or_default();
+        let lanes = self.sum(rows.clone()).cast_signed().wrapping_mul(scale);
+        let all = base.wrapping_mul((rows.len() as u64).cast_signed()).wrapping_add(lanes);
+        inside.iter().fold(all, |sum, (row, delta)| {
+            let lane = self.get(widen(*row)).unwrap_or_default();
+            sum.wrapping_add(*delta).wrapping_sub(value_of(lane, base, scale))
+        })
+    }
+
     /// The rows of a range whose lane is `lane`.
     fn find(&self, lane: u64, rows: Range<usize>) -> Selection {
         if lane > self.top() {
@@ -185,6 +269,16 @@ impl<'a> Lanes<'a> {
         Selection::of_rows(found)
     }
 
+    /// Writes the values of the lanes into as many places.
+    pub(super) fn decode_into(&self, base: i64, scale: i64, values: &mut [i64]) {
+        match self {
+            Self::U8(lanes) => spread_into(lanes, |lane| u64::from(*lane), base, scale, values),
+            Self::U16(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
+            Self::U32(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
+            Self::U64(lanes) => spread_into(lanes, |lane| lane.get(), base, scale, values),
+        }
+    }
+
     fn decode<T: Value>(&self, base: i64, scale: i64) -> Vec<T> {
         match self {
             Self::U8(lanes) => spread(lanes, |lane| u64::from(*lane), base, scale),
@@ -192,6 +286,32 @@ impl<'a> Lanes<'a> {
             Self::U32(lanes) => spread(lanes, |lane| lane.get().into(), base, scale),
             Self::U64(lanes) => spread(lanes, |lane| lane.get(), base, scale),
         }
+    }
+}
+
+/// Writes sums of `value` and the deltas up to each place, and returns the last.
+#[inline(always)]
+fn add_lanes<L, T: Value>(
+    lanes: &[L],
+    get: impl Fn(&L) -> u64,
+    base: i64,
+    scale: i64,
+    mut value: i64,
+    values: &mut [T],
+) -> i64 {
+    for (to, lane) in values.iter_mut().zip(lanes) {
+        value = value.wrapping_add(value_of(get(lane), base, scale));
+        *to = T::from_stored(value);
+    }
+    value
+}
+
+fn spread_into<L>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i64, values: &mut [i64]) {
+    let each = values.iter_mut().zip(lanes);
+    if scale == 1 {
+        each.for_each(|(to, lane)| *to = value_of(get(lane), base, 1));
+    } else {
+        each.for_each(|(to, lane)| *to = value_of(get(lane), base, scale));
     }
 }
 
@@ -205,7 +325,7 @@ fn spread<L, T: Value>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i
 }
 
 #[inline(always)]
-fn value_of(lane: u64, base: i64, scale: i64) -> i64 {
+pub(super) fn value_of(lane: u64, base: i64, scale: i64) -> i64 {
     base.wrapping_add(lane.cast_signed().wrapping_mul(scale))
 }
 
@@ -568,7 +688,7 @@ fn delta(values: &[i64]) -> Option<Plan> {
 }
 
 /// Base, scale and width, and the reader of the lanes behind them.
-fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
+pub(super) fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let (base, scale, width) = (reader.i64()?, reader.u64()?, reader.u8()?);
     reader.zeros(7)?;
@@ -578,7 +698,7 @@ fn read_frame<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, u8, Reader<'a>)> {
     Ok((base, scale.cast_signed(), width, reader))
 }
 
-fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
+pub(super) fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
     let (base, scale, width, reader) = read_frame(chunk)?;
     let lanes = Lanes::parse(reader.rest(), width)
         .filter(|lanes| lanes.len() == chunk.stored())
@@ -589,7 +709,7 @@ fn read_lanes<'a>(chunk: &Chunk<'a>) -> Result<(i64, i64, Lanes<'a>)> {
     Ok((base, scale, lanes))
 }
 
-fn read_constant(chunk: &Chunk<'_>) -> Result<i64> {
+pub(super) fn read_constant(chunk: &Chunk<'_>) -> Result<i64> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let value = reader.i64()?;
     reader.end()?;
@@ -607,13 +727,18 @@ fn read_part_count(reader: &mut Reader<'_>, rows: usize) -> Result<usize> {
 }
 
 /// The parts of PATCHED: its lanes, and positions and values of the exceptions.
-struct Patches<'a> {
-    lanes: Chunk<'a>,
-    positions: Vec<u32>,
-    values: Vec<i64>,
+pub(super) struct Patches<'a> {
+    pub(super) lanes: Chunk<'a>,
+    pub(super) positions: Vec<u32>,
+    pub(super) values: Vec<i64>,
 }
 
 impl Patches<'_> {
+    /// Rows and values of the exceptions.
+    pub(super) fn apart(&self) -> Vec<(u32, i64)> {
+        self.positions.iter().copied().zip(self.values.iter().copied()).collect()
+    }
+
     /// Which of the exceptions lie in a range of rows.
     fn inside(&self, rows: &Range<usize>) -> Range<usize> {
         let before = |row: usize| self.positions.partition_point(|at| widen(*at) < row);
@@ -637,7 +762,7 @@ impl Patches<'_> {
     }
 }
 
-fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
+pub(super) fn read_patches<'a>(chunk: &Chunk<'a>) -> Result<Patches<'a>> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let count = read_part_count(&mut reader, chunk.stored())?;
     let lanes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
@@ -753,15 +878,12 @@ fn pick_deltas<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<T>> 
         }
         _ if span.is_empty() => Ok(Vec::new()),
         _ => {
-            let mut value = first.wrapping_add(sum(&deltas, 0..span.start)?);
-            let between = Selection::Range(span.start..span.end - 1);
-            let deltas: Vec<i64> = decode_some(&deltas, &between)?;
-            let mut values = Vec::with_capacity(span.len());
-            values.push(T::from_stored(value));
-            values.extend(deltas.iter().map(|delta| {
-                value = value.wrapping_add(*delta);
-                T::from_stored(value)
-            }));
+            let value = first.wrapping_add(sum(&deltas, 0..span.start)?);
+            let mut values = vec![T::default(); span.len()];
+            if let Some((slot, rest)) = values.split_first_mut() {
+                *slot = T::from_stored(value);
+                add_up(&deltas, span.start, value, rest)?;
+            }
             match rows {
                 Selection::Range(_) => Ok(values),
                 Selection::Rows(list) => {
@@ -795,6 +917,32 @@ fn pick_runs_of_deltas<T: Value>(first: i64, runs: &Runs, rows: &Selection) -> R
             }
         })
         .collect()
+}
+
+/// Adds up the deltas of a chunk from `at` on, as [`Lanes::add_up`] does.
+fn add_up<T: Value>(deltas: &Chunk<'_>, at: usize, value: i64, values: &mut [T]) -> Result<()> {
+    let rows = at..at + values.len();
+    match deltas.encoding {
+        tag::LANES => {
+            let (base, scale, lanes) = read_lanes(deltas)?;
+            lanes.add_up((base, scale), &[], at, value, values);
+        }
+        tag::PATCHED => {
+            let patches = read_patches(deltas)?;
+            let (base, scale, lanes) = read_lanes(&patches.lanes)?;
+            lanes.add_up((base, scale), &patches.apart(), at, value, values);
+        }
+        tag::RUNS => Runs::read(deltas)?.add_up(rows, value, values)?,
+        _ => {
+            let deltas: Vec<i64> = decode_some(deltas, &Selection::Range(rows))?;
+            let mut value = value;
+            for (to, delta) in values.iter_mut().zip(&deltas) {
+                value = value.wrapping_add(*delta);
+                *to = T::from_stored(value);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The sum of a range of stored values, modulo 2^64.
@@ -1002,6 +1150,24 @@ impl Runs {
         }
     }
 
+    /// Adds up the runs of a range as deltas, as [`Lanes::add_up`] does.
+    fn add_up<T: Value>(&self, rows: Range<usize>, value: i64, values: &mut [T]) -> Result<()> {
+        let (mut value, mut rest) = (value, values);
+        for (delta, part) in self.parts(rows) {
+            let (places, after) = rest.split_at_mut(part.len().min(rest.len()));
+            for to in places {
+                value = value.wrapping_add(delta);
+                *to = T::from_stored(value);
+            }
+            rest = after;
+        }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::corrupt("5.1", "a row beyond the last run"))
+        }
+    }
+
     fn find(&self, value: i64, rows: Range<usize>) -> Result<Selection> {
         let parts = self.parts(rows).filter(|(have, _)| *have == value);
         let parts: Vec<Range<usize>> = parts.map(|(_, part)| part).collect();
@@ -1010,7 +1176,7 @@ impl Runs {
 }
 
 /// The first value of a chunk of deltas, and the deltas.
-fn read_deltas<'a>(chunk: &Chunk<'a>) -> Result<(i64, Chunk<'a>)> {
+pub(super) fn read_deltas<'a>(chunk: &Chunk<'a>) -> Result<(i64, Chunk<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.1");
     let first = reader.i64()?;
     let Some(count) = chunk.stored().checked_sub(1) else {

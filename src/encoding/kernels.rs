@@ -244,6 +244,43 @@ fn sum_body<L: Lane>(lanes: &[L]) -> u64 {
     lanes.iter().fold(0, |sum, lane| sum.wrapping_add(L::wide(lane.word())))
 }
 
+/// The sum of the words; there are fewer than 2^32.
+pub(super) fn total<L: Lane>(lanes: &[L]) -> u128 {
+    total_at(level(), lanes)
+}
+
+fn total_at<L: Lane>(level: Level, lanes: &[L]) -> u128 {
+    at_level!(level, total_body::<L>(lanes: &[L]) -> u128)
+}
+
+#[inline(always)]
+fn total_body<L: Lane>(lanes: &[L]) -> u128 {
+    // Halves of words, so that no sum of them leaves 64 bits.
+    let (low, high) = lanes.iter().fold((0u64, 0u64), |(low, high), lane| {
+        let word = L::wide(lane.word());
+        (low.wrapping_add(word & 0xFFFF_FFFF), high.wrapping_add(word >> 32))
+    });
+    u128::from(low) + (u128::from(high) << 32)
+}
+
+/// Least and largest word; `None` of no lanes.
+pub(super) fn range<L: Lane>(lanes: &[L]) -> Option<(u64, u64)> {
+    range_at(level(), lanes)
+}
+
+fn range_at<L: Lane>(level: Level, lanes: &[L]) -> Option<(u64, u64)> {
+    at_level!(level, range_body::<L>(lanes: &[L]) -> Option<(u64, u64)>)
+}
+
+#[inline(always)]
+fn range_body<L: Lane>(lanes: &[L]) -> Option<(u64, u64)> {
+    let first = lanes.first()?.word();
+    let (least, most) = lanes.iter().fold((first, first), |(least, most), lane| {
+        (least.min(lane.word()), most.max(lane.word()))
+    });
+    Some((L::wide(least), L::wide(most)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +308,10 @@ mod tests {
             find_at(level, lanes, low, 7, &mut found);
             assert_eq!(found[1..], equal, "{level:?}");
             assert_eq!(sum_at(level, lanes), sum, "{level:?}");
+            let total = words.iter().map(|word| u128::from(*word)).sum::<u128>();
+            assert_eq!(total_at(level, lanes), total, "{level:?}");
+            let range = words.iter().min().copied().zip(words.iter().max().copied());
+            assert_eq!(range_at(level, lanes), range, "{level:?}");
         }
     }
 

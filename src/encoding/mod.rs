@@ -21,6 +21,7 @@ mod numbered;
 mod numbers;
 mod packed;
 mod text;
+pub(crate) mod views;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -554,6 +555,7 @@ fn fits(encoding: u8, kind: ColumnType) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::views::{ColumnView, Layout, ViewValues};
     use super::*;
 
     const EFFORTS: [Effort; 2] = [Effort::Append, Effort::Seal];
@@ -607,6 +609,8 @@ mod tests {
                 texts.for_each(|text| assert!(chunk.might_contain(text), "{text:?}"));
             }
             check_parts(&chunk, &decoded);
+            check_view(&Layout::of(&chunk, &bytes, None).unwrap().view(&bytes), &decoded);
+            check_view(&Layout::of_column(decoded.clone()).view(&[]), &decoded);
             chunk.encoding
         })
     }
@@ -646,6 +650,80 @@ mod tests {
                 (rows, &whole.values)
             {
                 check_numbers(&chunk.numbers(range).unwrap(), &some);
+            }
+        }
+    }
+
+    /// Compares a view with the decoded column in every way.
+    fn check_view(view: &ColumnView<'_>, column: &Column) {
+        assert_eq!((view.len(), view.null_count()), (column.len(), column.null_count()));
+        same(&view.to_column().unwrap(), column);
+        for row in 0..=column.len() {
+            if row == column.len() {
+                assert_eq!(
+                    (view.ints().and_then(|ints| ints.get(row)), view.bool(row)),
+                    (None, None)
+                );
+                assert!(view.floats().is_none_or(|floats| floats.get(row).is_none()));
+                continue;
+            }
+            assert_eq!(view.is_valid(row), column.is_valid(row));
+            assert_eq!((view.int(row), view.bool(row)), (column.int(row), column.bool(row)));
+            assert_eq!(view.float(row).map(f64::to_bits), column.float(row).map(f64::to_bits));
+            assert_eq!(view.text(row).unwrap().as_deref(), column.text(row));
+        }
+        match (&column.values, view.values) {
+            (Values::Int(values), ViewValues::Int(ints)) => {
+                assert!(ints.iter().eq(values.iter().copied()));
+                assert_eq!(ints.sum(), values.iter().map(|value| i128::from(*value)).sum());
+                let range = values.iter().min().copied().zip(values.iter().max().copied());
+                assert_eq!(ints.range(), range);
+            }
+            (Values::Float(values), ViewValues::Float(floats)) => {
+                let same = |(a, b): (f64, &f64)| a.to_bits() == b.to_bits();
+                assert!(floats.iter().zip(values).all(same));
+                let (sum, expected) = (floats.sum(), values.iter().sum::<f64>());
+                let size = values.iter().map(|value| value.abs()).sum::<f64>();
+                let close = (sum - expected).abs() <= size * 1e-12;
+                assert!(close || !size.is_finite() || sum.to_bits() == expected.to_bits());
+            }
+            (Values::Text(strings), ViewValues::Text(texts)) => {
+                assert_eq!(texts.text_bytes(), strings.text_bytes() as u64);
+                assert!(texts.get(column.len()).unwrap().is_none());
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn views_borrow_what_lies_plain() {
+        let of = |column: &Column| {
+            let bytes = chunk_of(column, TextScope::Local, Effort::Seal);
+            let chunk = Chunk::parse(&bytes, kind_of(column)).unwrap();
+            (chunk.encoding, Layout::of(&chunk, &bytes, None).unwrap(), bytes)
+        };
+        for (encoding, column) in samples(3000) {
+            let (_, layout, bytes) = of(&column);
+            match (encoding, layout.view(&bytes).values) {
+                (tag::LANES | tag::PATCHED, ViewValues::Int(ints)) => {
+                    let lanes = ints.lanes().unwrap();
+                    assert_eq!(lanes.bytes.len(), 3000 * lanes.width);
+                    assert_eq!(lanes.exceptions.is_empty(), encoding == tag::LANES);
+                }
+                (tag::PACKED | tag::RUNS, ViewValues::Int(ints)) => {
+                    assert!(ints.lanes().is_none() && ints.as_slice().is_some());
+                }
+                (tag::DELTA, ViewValues::Int(ints)) => assert!(ints.lanes().is_none()),
+                (tag::FLOAT_DECIMAL, ViewValues::Float(floats)) => {
+                    assert_eq!(floats.decimals().unwrap().divisor, 100.0);
+                }
+                (tag::TEXT_NUMBERED, ViewValues::Text(texts)) => {
+                    let numbered = texts.numbered().unwrap();
+                    assert_eq!(numbered.pattern(0), Some(("task_", 7)));
+                    assert_eq!((numbered.patterns(), numbered.pattern(1)), (1, None));
+                    assert_eq!(numbered.numbers.get(5), Some(95));
+                }
+                _ => {}
             }
         }
     }
@@ -1007,6 +1085,15 @@ mod tests {
     fn read_anyhow(bytes: &[u8], kind: ColumnType, segment: &Arc<Strings>) {
         let Ok(chunk) = Chunk::parse(bytes, kind) else { return };
         let _ = chunk.might_contain("task_0000123");
+        if let Ok(layout) = Layout::of(&chunk, bytes, Some(segment))
+            && let Ok(viewed) = layout.view(bytes).to_column()
+        {
+            same(&viewed, &chunk.decode(Some(segment)).unwrap());
+            let view = layout.view(bytes);
+            let (ints, floats) = (view.ints(), view.floats());
+            let _ = (ints.map(|ints| (ints.sum(), ints.range())), floats.map(|all| all.sum()));
+            (0..view.len().min(70)).for_each(|row| drop(view.text(row)));
+        }
         if let Ok(column) = chunk.decode(Some(segment)) {
             assert_eq!(column.len(), chunk.rows());
             assert_eq!(column.null_count(), chunk.null_count());

@@ -8,7 +8,8 @@
 use hashbrown::HashMap;
 
 use super::bytes::{Reader, pad, put_count, widen};
-use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, tag};
+use super::kernels::{self, value_of_word};
+use super::layout::{DIGITS_MAX, TEMPLATE_BYTES, TEMPLATES_MAX, TEXT_RAW_BYTES_MAX, tag};
 use super::text::{Stored, checked_strings, ends_of};
 use super::{Access, Chunk, Effort, Shape, ints, write_chunk};
 use crate::column::Strings;
@@ -22,7 +23,7 @@ const TEMPLATES_MIN: usize = 16;
 
 /// What precedes the number, how many digits the number has, and its range in the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Template<'a> {
+pub(super) struct Template<'a> {
     prefix: &'a [u8],
     width: u32,
     min: u64,
@@ -30,6 +31,11 @@ struct Template<'a> {
 }
 
 impl Template<'_> {
+    /// Bytes of a string of the template.
+    fn length(&self) -> u64 {
+        self.prefix.len() as u64 + u64::from(self.width)
+    }
+
     /// The number of a string of the template, if it is in the range.
     fn number(&self, text: &str) -> Option<u64> {
         let digits = text.as_bytes().strip_prefix(self.prefix)?;
@@ -170,13 +176,93 @@ pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Strings
     let (templates, codes, numbers) = read_parts(chunk)?;
     let codes: Vec<u32> = ints::decode_some(&codes, rows)?;
     let numbers: Vec<i64> = ints::decode_some(&numbers, rows)?;
-    let ends = ends(&templates, &codes, &numbers)
-        .ok_or_else(|| Error::corrupt("5.4", "a number or a template out of its range"))?;
+    let ends = ends(&templates, &codes, &numbers).ok_or_else(out_of_range)?;
     checked_strings(spell(&templates, &codes, &numbers, &ends), ends)
 }
 
+fn out_of_range() -> Error {
+    Error::corrupt("5.4", "a number or a template out of its range")
+}
+
+/// A template that outlives its chunk.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    pub(super) prefix: String,
+    pub(super) width: usize,
+}
+
+impl Pattern {
+    fn template(&self) -> Template<'_> {
+        let width = u32::try_from(self.width).unwrap_or(DIGITS_MAX);
+        Template { prefix: self.prefix.as_bytes(), width, min: 0, max: u64::MAX }
+    }
+
+    /// The string of a number, which has no more digits than the pattern.
+    pub(super) fn spell(&self, number: u64) -> String {
+        match self.width {
+            0 => self.prefix.clone(),
+            width => format!("{}{number:0width$}", self.prefix),
+        }
+    }
+}
+
+/// The patterns of templates, in their order.
+pub(super) fn patterns(templates: &[Template<'_>]) -> Result<Vec<Pattern>> {
+    let pattern = |template: &Template<'_>| {
+        let prefix = str::from_utf8(template.prefix)
+            .map_err(|_| Error::corrupt("5.4", "text is not UTF-8"))?
+            .to_owned();
+        Ok(Pattern { prefix, width: widen(template.width) })
+    };
+    templates.iter().map(pattern).collect()
+}
+
+/// Bytes of the strings of one template whose numbers have this range.
+pub(super) fn check_one(
+    templates: &[Template<'_>],
+    code: i64,
+    range: Option<(i64, i64)>,
+    rows: usize,
+) -> Result<u64> {
+    let Some((least, most)) = range else { return Ok(0) };
+    check_each(templates, [(code, least), (code, most)].into_iter())?;
+    let template = usize::try_from(code).ok().and_then(|code| templates.get(code));
+    let length = template.map_or(0, Template::length);
+    checked_total(length.saturating_mul(rows as u64))
+}
+
+/// Bytes of the strings of these codes and numbers, each of which is checked.
+pub(super) fn check_each(
+    templates: &[Template<'_>],
+    rows: impl Iterator<Item = (i64, i64)>,
+) -> Result<u64> {
+    let mut total = 0;
+    for (code, number) in rows {
+        let template = usize::try_from(code).ok().and_then(|code| templates.get(code));
+        let within = |template: &&Template<'_>| {
+            (template.min..=template.max).contains(&number.cast_unsigned())
+        };
+        let template = template.filter(within).ok_or_else(out_of_range)?;
+        total += template.length();
+    }
+    checked_total(total)
+}
+
+fn checked_total(total: u64) -> Result<u64> {
+    if total <= TEXT_RAW_BYTES_MAX as u64 { Ok(total) } else { Err(out_of_range()) }
+}
+
+/// The strings of codes and numbers, in memory of their own.
+pub(super) fn spell_all(patterns: &[Pattern], codes: &[u32], numbers: &[i64]) -> Result<Strings> {
+    let templates: Vec<Template<'_>> = patterns.iter().map(Pattern::template).collect();
+    let ends = ends(&templates, codes, numbers).ok_or_else(out_of_range)?;
+    checked_strings(spell(&templates, codes, numbers, &ends), ends)
+}
+
 /// The templates, and the chunks of their codes and of the numbers.
-fn read_parts<'a>(chunk: &Chunk<'a>) -> Result<(Vec<Template<'a>>, Chunk<'a>, Chunk<'a>)> {
+pub(super) fn read_parts<'a>(
+    chunk: &Chunk<'a>,
+) -> Result<(Vec<Template<'a>>, Chunk<'a>, Chunk<'a>)> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let templates = read_templates(&mut reader)?;
     let codes = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
@@ -204,6 +290,16 @@ pub(super) fn find(chunk: &Chunk<'_>, text: &str, rows: &Selection) -> Result<Se
 /// Checks every row's template and number and adds the lengths up; `None` if one is wrong,
 /// or if all strings together are longer than a chunk's text may be.
 fn ends(templates: &[Template<'_>], codes: &[u32], numbers: &[i64]) -> Option<Vec<u32>> {
+    // Nearly always one template, of which only the range of the numbers is checked.
+    if let [one] = templates
+        && codes.iter().fold(0, |any, code| any | code) == 0
+    {
+        let range = kernels::range(numbers)
+            .map(|(least, most)| (value_of_word(least), value_of_word(most)));
+        check_one(templates, 0, range, numbers.len()).ok()?;
+        let length = u32::try_from(one.length()).ok()?;
+        return Some((1u32..).take(numbers.len()).map(|row| row.wrapping_mul(length)).collect());
+    }
     let rows = codes.iter().zip(numbers);
     let lengths: Option<Vec<u32>> = rows
         .map(|(code, number)| {
@@ -254,6 +350,15 @@ fn spell(templates: &[Template<'_>], codes: &[u32], numbers: &[i64], ends: &[u32
     let total = ends.last().map_or(0, |end| widen(*end));
     let mut text = vec![0; total + BLOCK];
     let mut start = 0;
+    if let [Some(block)] = blocks.as_slice() {
+        for (number, end) in numbers.iter().zip(ends) {
+            let place = text.get_mut(start..).and_then(<[u8]>::first_chunk_mut);
+            place.into_iter().for_each(|place| *place = block.spell(number.cast_unsigned()));
+            start = widen(*end);
+        }
+        text.truncate(total);
+        return text;
+    }
     for ((code, number), end) in codes.iter().zip(numbers).zip(ends) {
         let (code, number, end) = (widen(*code), number.cast_unsigned(), widen(*end));
         if let Some(Some(block)) = blocks.get(code) {
@@ -286,11 +391,12 @@ fn put_digits(mut number: u64, digits: &mut [u8]) {
 /// by 100 and by 10, exactly in the ranges of the lanes.
 #[inline(always)]
 fn eight_digits(number: u64) -> u64 {
+    // No lane overflows into the next, so nothing wraps: checks would cost and find nothing.
     let halves = (number / 10_000 % 10_000) | (number % 10_000) << 32;
-    let hundreds = (halves * 10_486) >> 20 & 0x7F_0000_007F;
-    let pairs = hundreds | (halves - hundreds * 100) << 16;
-    let tens = (pairs * 103) >> 10 & 0x000F_000F_000F_000F;
-    let digits = tens | (pairs - tens * 10) << 8;
+    let hundreds = halves.wrapping_mul(10_486) >> 20 & 0x7F_0000_007F;
+    let pairs = hundreds | halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
+    let tens = pairs.wrapping_mul(103) >> 10 & 0x000F_000F_000F_000F;
+    let digits = tens | pairs.wrapping_sub(tens.wrapping_mul(10)) << 8;
     digits | 0x3030_3030_3030_3030
 }
 

@@ -13,7 +13,7 @@ use super::layout::{
     ALIGNMENT, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC, ZSTD_WINDOW_LOG_MAX,
     tag,
 };
-use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, ones, write_chunk};
+use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, write_chunk};
 use crate::column::{Bitmap, Strings, Values};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
@@ -275,7 +275,7 @@ pub(super) fn encode_codes(
 /// The codes of a chunk, undecoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Codes<'a> {
-    codes: Chunk<'a>,
+    pub(super) codes: Chunk<'a>,
     dictionary: Option<Chunk<'a>>,
 }
 
@@ -385,7 +385,10 @@ pub(super) fn find(
     Ok(rows.clone().narrow(is_it))
 }
 
-fn dictionary_of(parts: &Codes<'_>, segment: Option<&Arc<Strings>>) -> Result<Arc<Strings>> {
+pub(super) fn dictionary_of(
+    parts: &Codes<'_>,
+    segment: Option<&Arc<Strings>>,
+) -> Result<Arc<Strings>> {
     match (parts.dictionary()?, segment) {
         (Some(local), _) => Ok(Arc::new(local)),
         (None, Some(segment)) => Ok(Arc::clone(segment)),
@@ -395,26 +398,42 @@ fn dictionary_of(parts: &Codes<'_>, segment: Option<&Arc<Strings>>) -> Result<Ar
 
 fn check_codes(codes: &[u32], dictionary: &Strings) -> Result<()> {
     match codes.iter().copied().max().map(widen) {
-        Some(most) if most >= dictionary.len() => Err(Error::corrupt(
-            "5.4",
-            format!("code {most} of a dictionary of {} entries", dictionary.len()),
-        )),
+        Some(most) if most >= dictionary.len() => Err(wrong_code(most, dictionary)),
         _ => Ok(()),
     }
+}
+
+/// The error of a code that the dictionary lacks.
+pub(super) fn wrong_code(code: impl std::fmt::Display, dictionary: &Strings) -> Error {
+    let entries = dictionary.len();
+    Error::corrupt("5.4", format!("code {code} of a dictionary of {entries} entries"))
 }
 
 /// Puts stored strings into their rows and "" into the null ones.
 fn place(stored: Strings, validity: Option<&Bitmap>) -> Result<Strings> {
     let Some(validity) = validity else { return Ok(stored) };
-    let mut ends = vec![0; validity.len()];
-    for (row, end) in ones(validity.as_bytes()).zip(stored.ends()) {
-        ends[row] = *end;
-    }
-    ends.iter_mut().fold(0, |last: u32, end| {
-        *end = last.max(*end);
-        *end
-    });
+    let ends = place_ends(stored.ends(), validity);
     strings(stored.text().to_owned(), ends)
+}
+
+/// Where the text of each row ends, from where those of the rows with a value do.
+pub(super) fn place_ends(stored: &[u32], validity: &Bitmap) -> Vec<u32> {
+    let mut ends = vec![0; validity.len()];
+    let (mut end, mut next) = (0, 0);
+    for (rows, byte) in ends.chunks_mut(8).zip(validity.as_bytes()) {
+        if *byte == 0 {
+            rows.fill(end);
+            continue;
+        }
+        for (bit, row) in rows.iter_mut().enumerate() {
+            // No branch: which rows are null cannot be foreseen.
+            let valid = byte >> bit & 1 == 1;
+            end = if valid { stored.get(next).copied().unwrap_or(end) } else { end };
+            next += usize::from(valid);
+            *row = end;
+        }
+    }
+    ends
 }
 
 fn strings(text: String, ends: Vec<u32>) -> Result<Strings> {
@@ -430,16 +449,21 @@ pub(super) fn checked_strings(text: Vec<u8>, ends: Vec<u32>) -> Result<Strings> 
 
 /// Decodes the stored strings of a chunk that is not coded.
 fn decode_strings(chunk: &Chunk<'_>) -> Result<Strings> {
-    // Text has no filler for null rows.
-    if chunk.nulls > 0 && !chunk.dense {
-        return Err(Error::corrupt("5.4", "text with nulls that is not dense"));
-    }
+    check_dense(chunk)?;
     match chunk.encoding {
         tag::TEXT_PLAIN => decode_plain(chunk),
         tag::TEXT_UUID => decode_uuids(chunk),
         tag::TEXT_NUMBERED => numbered::decode(chunk),
         _ => decode_zstd(chunk),
     }
+}
+
+/// Text has no filler for null rows.
+fn check_dense(chunk: &Chunk<'_>) -> Result<()> {
+    if chunk.nulls > 0 && !chunk.dense {
+        return Err(Error::corrupt("5.4", "text with nulls that is not dense"));
+    }
+    Ok(())
 }
 
 /// Ends from lengths; `None` if they are more than `TEXT_RAW_BYTES_MAX` in total.
@@ -472,14 +496,42 @@ fn check_total(reader: &Reader<'_>, ends: &[u32], bytes: usize) -> Result<()> {
     }
 }
 
-fn decode_plain(chunk: &Chunk<'_>) -> Result<Strings> {
+/// The text of a PLAIN chunk, and where each of its strings ends.
+fn plain_parts<'a>(chunk: &Chunk<'a>) -> Result<(&'a [u8], Vec<u32>)> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let ends = read_ends(chunk, &mut reader)?;
     check_total(&reader, &ends, reader.rest().len())?;
-    checked_strings(reader.rest().to_vec(), ends)
+    Ok((reader.rest(), ends))
 }
 
-fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
+fn decode_plain(chunk: &Chunk<'_>) -> Result<Strings> {
+    let (text, ends) = plain_parts(chunk)?;
+    checked_strings(text.to_vec(), ends)
+}
+
+/// The UTF-8 of a PLAIN chunk where it lies, and where each of its strings ends.
+pub(super) fn read_plain<'a>(chunk: &Chunk<'a>) -> Result<(&'a [u8], Vec<u32>)> {
+    check_dense(chunk)?;
+    let (bytes, ends) = plain_parts(chunk)?;
+    let text = str::from_utf8(bytes).map_err(|_| Error::corrupt("5.4", "text is not UTF-8"))?;
+    if text.is_ascii() || ends.iter().all(|end| text.is_char_boundary(widen(*end))) {
+        Ok((bytes, ends))
+    } else {
+        Err(Error::corrupt("5.4", "a string ends inside a character"))
+    }
+}
+
+/// Bytes of all strings of a UUID or ZSTD chunk, of which only the lengths are read.
+pub(super) fn total_bytes(chunk: &Chunk<'_>) -> Result<u64> {
+    check_dense(chunk)?;
+    if chunk.encoding == tag::TEXT_UUID {
+        return read_uuids(chunk).map(|uuids| (uuids.len() * UUID_TEXT_BYTES) as u64);
+    }
+    let (_, raw, _) = zstd_parts(chunk)?;
+    Ok(raw as u64)
+}
+
+fn read_uuids<'a>(chunk: &Chunk<'a>) -> Result<&'a [[u8; UUID_BYTES]]> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let count = chunk.stored();
     if count * UUID_TEXT_BYTES > TEXT_RAW_BYTES_MAX {
@@ -487,6 +539,12 @@ fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
     }
     let (uuids, _) = reader.take(count * UUID_BYTES)?.as_chunks::<UUID_BYTES>();
     reader.end()?;
+    Ok(uuids)
+}
+
+fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
+    let uuids = read_uuids(chunk)?;
+    let count = uuids.len();
     let mut text = vec![0; count * UUID_TEXT_BYTES];
     let (places, _) = text.as_chunks_mut::<UUID_TEXT_BYTES>();
     for (place, bytes) in places.iter_mut().zip(uuids) {
@@ -496,7 +554,8 @@ fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
     checked_strings(text, ends)
 }
 
-fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
+/// The reader of the frame of a ZSTD chunk, its raw bytes, and where each string ends.
+fn zstd_parts<'a>(chunk: &Chunk<'a>) -> Result<(Reader<'a>, usize, Vec<u32>)> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let raw = reader.count()?;
     reader.zeros(4)?;
@@ -505,6 +564,11 @@ fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
     }
     let ends = read_ends(chunk, &mut reader)?;
     check_total(&reader, &ends, raw)?;
+    Ok((reader, raw, ends))
+}
+
+fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
+    let (reader, raw, ends) = zstd_parts(chunk)?;
     let frame = reader.rest();
     check_frame(&reader, frame, raw)?;
     let mut text = Vec::with_capacity(raw);

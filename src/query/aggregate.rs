@@ -437,13 +437,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Takes codes of this dictionary from now on.
-    pub(crate) fn enter(&mut self, dictionary: &Arc<Strings>) {
+    /// Takes codes of this dictionary from now on. `distinct`: it is a segment's, which has
+    /// each text once; one that a batch brought may not.
+    pub(crate) fn enter(&mut self, dictionary: &Arc<Strings>, distinct: bool) {
         let last = self.dictionaries.last();
         if last.is_some_and(|last| Arc::ptr_eq(last, dictionary) || last == dictionary) {
             return;
         }
-        if last.is_some() && self.numbers.is_none() {
+        if (last.is_some() || !distinct) && self.numbers.is_none() {
             let numbers = (0..self.len()).map(|number| (self.name(number).to_owned(), number));
             self.numbers = Some(numbers.collect());
         }
@@ -520,7 +521,7 @@ pub(crate) fn groups(
     }
     for source in sources {
         if let Some((dictionary, cells)) = source.cells_by(question, key) {
-            names.enter(&dictionary);
+            names.enter(&dictionary, true);
             ledger.plan.summarised.add(cells.iter().map(|(_, cell)| cell.cell.rows).sum(), 0);
             for (code, cell) in cells {
                 let number = names.number(code);
@@ -539,7 +540,7 @@ pub(crate) fn groups(
         }
         scan(question, source, ledger, &source.all_rows(), &columns, |scanned| {
             let (codes, dictionary) = coded(&scanned.columns[key_position])?;
-            names.enter(&dictionary);
+            names.enter(&dictionary, false);
             for (code, rows) in group(&codes, &scanned.all()) {
                 let number = names.number(code);
                 if found.len() < names.len() {
@@ -568,7 +569,7 @@ pub(crate) fn distinct(
     let mut names = Names::default();
     for source in sources {
         if let Some((dictionary, cells)) = source.cells_by(question, key) {
-            names.enter(&dictionary);
+            names.enter(&dictionary, true);
             for (code, _) in cells.iter().filter(|(_, cell)| cell.cell.rows > 0) {
                 names.number(*code);
             }
@@ -576,7 +577,7 @@ pub(crate) fn distinct(
         }
         scan(question, source, ledger, &source.all_rows(), &[key], |scanned| {
             let (codes, dictionary) = coded(&scanned.columns[0])?;
-            names.enter(&dictionary);
+            names.enter(&dictionary, false);
             for code in codes.iter() {
                 names.number(*code);
             }

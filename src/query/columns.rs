@@ -1,8 +1,8 @@
 //! Whole columns, block by block: the bulk read.
 //!
 //! Owns `Columns`, an iterator that holds one block at a time, so that any number of rows
-//! is read in constant memory. A block all of whose rows are meant is handed out as it
-//! was read.
+//! is read in constant memory, and `Walk`, which goes through the blocks for it and for
+//! `Views`. A block all of whose rows are meant is handed out as it was read.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,7 +28,13 @@ use crate::snapshot::Snapshot;
 /// `strict` filter anything missing is an error instead.
 #[derive(Debug)]
 pub struct Columns {
-    question: Question,
+    walk: Walk,
+}
+
+/// The blocks of a filter, one after the other, and what was found of them.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) question: Question,
     filter: Filter,
     numbers: Vec<usize>,
     blocks: VecDeque<(usize, usize)>,
@@ -38,6 +44,30 @@ pub struct Columns {
     finished: Option<(Coverage, Plan)>,
     skip: usize,
     left: usize,
+}
+
+/// How many rows of the filter a block has, and what was made of those that its offset and
+/// its limit leave; `None` if there are none or the block is damaged.
+pub(super) type Found<T> = Option<(usize, Option<T>)>;
+
+/// A block that is to be read.
+pub(super) struct Visit<'a> {
+    pub(super) question: &'a Question,
+    pub(super) source: &'a Source,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) block: usize,
+    /// The columns asked for, ascending, each once.
+    pub(super) columns: Vec<usize>,
+    skip: usize,
+    left: usize,
+}
+
+impl Visit<'_> {
+    /// Which of so many rows are neither of the offset nor beyond the limit.
+    pub(super) fn limited(&self, rows: usize) -> Range<usize> {
+        let start = self.skip.min(rows);
+        start..rows.min(start.saturating_add(self.left))
+    }
 }
 
 /// Columns of some rows.
@@ -93,8 +123,8 @@ impl<'a> RowView<'a> {
     }
 }
 
-impl Columns {
-    pub(crate) fn new(
+impl Walk {
+    pub(super) fn new(
         snapshot: &Snapshot,
         table: Table,
         filter: &Filter,
@@ -138,25 +168,109 @@ impl Columns {
         })
     }
 
-    /// The table.
-    pub fn table(&self) -> Table {
-        self.question.table
-    }
-
     /// Name and type of each column of a block, in order.
-    pub fn schema(&self) -> impl ExactSizeIterator<Item = &'static ColumnSchema> + '_ {
+    pub(super) fn schema(&self) -> impl ExactSizeIterator<Item = &'static ColumnSchema> + '_ {
         let schema = self.question.schema;
         self.numbers.iter().map(|number| &schema.columns[*number])
     }
 
+    /// Where each column asked for is among the distinct ones.
+    pub(super) fn order(&self) -> Vec<usize> {
+        let distinct = distinct(&self.numbers);
+        let place = |number: &usize| distinct.partition_point(|other| other < number);
+        self.numbers.iter().map(place).collect()
+    }
+
+    pub(super) fn coverage(&self) -> Option<&Coverage> {
+        self.finished.as_ref().map(|(coverage, _)| coverage)
+    }
+
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.finished.as_ref().map(|(_, plan)| plan)
+    }
+
+    /// What `read` makes of the next block that has rows of the filter, beyond its offset
+    /// and within its limit.
+    pub(super) fn next<T>(
+        &mut self,
+        mut read: impl FnMut(Visit<'_>) -> Result<Found<T>>,
+    ) -> Option<Result<T>> {
+        while self.left > 0
+            && let Some(ledger) = &mut self.ledger
+            && let Some((source, block)) = self.blocks.pop_front()
+        {
+            let columns = distinct(&self.numbers);
+            let visit = Visit {
+                question: &self.question,
+                source: &self.sources[source],
+                ledger,
+                block,
+                columns,
+                skip: self.skip,
+                left: self.left,
+            };
+            match read(visit) {
+                Ok(None) => {}
+                Ok(Some((rows, made))) => {
+                    let skipped = self.skip.min(rows);
+                    self.skip -= skipped;
+                    self.left -= self.left.min(rows - skipped);
+                    if let Some(made) = made {
+                        return Some(Ok(made));
+                    }
+                }
+                Err(error) => {
+                    self.ledger = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.finish().err().map(Err)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        self.finished = Some(ledger.finish(&self.filter, Shape::Rows)?);
+        Ok(())
+    }
+}
+
+/// A column asked for twice is read once.
+fn distinct(numbers: &[usize]) -> Vec<usize> {
+    let mut distinct = numbers.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+}
+
+impl Columns {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        table: Table,
+        filter: &Filter,
+        names: Option<&[&str]>,
+    ) -> Result<Self> {
+        Walk::new(snapshot, table, filter, names).map(|walk| Self { walk })
+    }
+
+    /// The table.
+    pub fn table(&self) -> Table {
+        self.walk.question.table
+    }
+
+    /// Name and type of each column of a block, in order.
+    pub fn schema(&self) -> impl ExactSizeIterator<Item = &'static ColumnSchema> + '_ {
+        self.walk.schema()
+    }
+
     /// What the blocks rest on; `None` until the iteration has ended.
     pub fn coverage(&self) -> Option<&Coverage> {
-        self.finished.as_ref().map(|(coverage, _)| coverage)
+        self.walk.coverage()
     }
 
     /// What was skipped and read; `None` until the iteration has ended.
     pub fn plan(&self) -> Option<&Plan> {
-        self.finished.as_ref().map(|(_, plan)| plan)
+        self.walk.plan()
     }
 
     /// Owned rows, one by one, in the same order.
@@ -165,11 +279,12 @@ impl Columns {
     ///
     /// `InvalidArgument` unless all columns were asked for, in the order of the schema.
     pub fn into_rows(self) -> Result<impl Iterator<Item = Result<Row>>> {
-        let whole = self.numbers.iter().copied().eq(0..self.question.schema.columns.len());
+        let whole =
+            self.walk.numbers.iter().copied().eq(0..self.walk.question.schema.columns.len());
         if !whole {
             return Err(Error::invalid("rows: some columns were left out, expected all of them"));
         }
-        let table = self.question.table;
+        let table = self.walk.question.table;
         Ok(self.flat_map(move |block| {
             let rows: Vec<Result<Row>> = match block {
                 Err(error) => vec![Err(error)],
@@ -183,47 +298,22 @@ impl Columns {
         }))
     }
 
-    fn scan(&mut self, source: usize, block: usize) -> Result<Option<ColumnsBlock>> {
-        let Some(ledger) = &mut self.ledger else { return Ok(None) };
-        let source = &self.sources[source];
-        let rows = source.block_rows(block);
-        // A column asked for twice is read once.
-        let mut distinct = self.numbers.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let found = scan_block(&self.question, source, ledger, block, from_ref(&rows), &distinct)?;
+    fn read(visit: Visit<'_>) -> Result<Found<Vec<Column>>> {
+        let all = visit.source.block_rows(visit.block);
+        let Visit { question, source, block, .. } = visit;
+        let ledger = &mut *visit.ledger;
+        let found = scan_block(question, source, ledger, block, from_ref(&all), &visit.columns)?;
         let Some(Scanned { rows, columns }) = found else { return Ok(None) };
-        let kept = self.limited(rows.len());
-        if kept.is_empty() {
-            return Ok(None);
-        }
-        let taken: Vec<Column> = if kept.len() == rows.len() {
-            columns
-        } else {
-            let kept: Vec<u32> = kept.map(index).collect();
-            columns.iter().map(|column| column.gather(&kept)).collect()
+        let kept = visit.limited(rows.len());
+        let taken = match kept.len() {
+            0 => None,
+            len if len == rows.len() => Some(columns),
+            _ => {
+                let kept: Vec<u32> = kept.map(index).collect();
+                Some(columns.iter().map(|column| column.gather(&kept)).collect())
+            }
         };
-        if distinct == self.numbers {
-            return Ok(Some(ColumnsBlock { columns: taken }));
-        }
-        let position = |number: &usize| distinct.partition_point(|other| other < number);
-        let columns = self.numbers.iter().map(|number| taken[position(number)].clone()).collect();
-        Ok(Some(ColumnsBlock { columns }))
-    }
-
-    /// Which of so many rows are neither of the offset nor beyond the limit.
-    fn limited(&mut self, rows: usize) -> Range<usize> {
-        let start = self.skip.min(rows);
-        let end = rows.min(start.saturating_add(self.left));
-        self.skip -= start;
-        self.left -= end - start;
-        start..end
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        let Some(ledger) = self.ledger.take() else { return Ok(()) };
-        self.finished = Some(ledger.finish(&self.filter, Shape::Rows)?);
-        Ok(())
+        Ok(Some((rows.len(), taken)))
     }
 }
 
@@ -231,19 +321,13 @@ impl Iterator for Columns {
     type Item = Result<ColumnsBlock>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.left > 0
-            && self.ledger.is_some()
-            && let Some((source, block)) = self.blocks.pop_front()
-        {
-            match self.scan(source, block) {
-                Ok(Some(found)) => return Some(Ok(found)),
-                Ok(None) => {}
-                Err(error) => {
-                    self.ledger = None;
-                    return Some(Err(error));
-                }
+        let read = self.walk.next(Self::read)?;
+        Some(read.map(|columns| {
+            let order = self.walk.order();
+            if order.len() == columns.len() && order.is_sorted() {
+                return ColumnsBlock { columns };
             }
-        }
-        self.finish().err().map(Err)
+            ColumnsBlock { columns: order.iter().map(|at| columns[*at].clone()).collect() }
+        }))
     }
 }

@@ -16,6 +16,7 @@ mod plan;
 mod rows;
 mod scan;
 mod top;
+pub mod views;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use percentile::{check_share, quantiles};
 use plan::{Ledger, Question, Shape, Source};
 use rows::{FromColumns, page};
 use top::{agents, part, share, slowest};
+use views::Views;
 
 /// Most entries of an answer that the result cache keeps.
 const CACHED_ENTRIES_MAX: usize = 10_000;
@@ -294,6 +296,45 @@ impl Snapshot {
         names: Option<&[&str]>,
     ) -> Result<Columns> {
         Columns::new(self, table, filter, names)
+    }
+
+    /// Views of the columns of the rows of a filter, block by block, in no promised order:
+    /// the bulk read without a copy. All columns unless some are named; all rows unless the
+    /// filter has a limit.
+    ///
+    /// ```
+    /// # use tallystone::{AgentMetric, Filter, Store, Table, Timestamp};
+    /// # fn main() -> tallystone::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = Store::open(dir.path().join("store"))?;
+    /// # store.keep_everything()?;
+    /// # for value in [1.25, 2.5] {
+    /// #     store.record_agent(&AgentMetric {
+    /// #         timestamp: Timestamp::parse("2026-11-23T10:00:00Z")?,
+    /// #         agent_id: "planner",
+    /// #         metric_type: "cpu",
+    /// #         value,
+    /// #         metadata: None,
+    /// #     })?;
+    /// # }
+    /// # store.commit()?;
+    /// let (mut rows, mut sum) = (0, 0.0);
+    /// for block in store.snapshot()?.views(Table::Agent, &Filter::new(), Some(&["value"]))? {
+    ///     let block = block?;
+    ///     let values = block.column(0).floats().expect("a column of floats");
+    ///     rows += values.len();
+    ///     sum += values.sum();
+    /// }
+    /// assert_eq!((rows, sum), (2, 3.75));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`columns`](Self::columns).
+    pub fn views(&self, table: Table, filter: &Filter, names: Option<&[&str]>) -> Result<Views> {
+        Views::new(self, table, filter, names)
     }
 
     fn page<T: FromColumns>(

@@ -15,6 +15,7 @@ use hashbrown::HashSet;
 use crate::column::{Column, Strings};
 use crate::encoding::Chunk;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Bytes;
 use crate::query::answer::{Coverage, Damage, Plan, Span};
 use crate::query::filter::Filter;
 use crate::schema::{ColumnType, Schema, Table};
@@ -653,17 +654,28 @@ impl Ledger {
         column: usize,
         mut each: impl FnMut(&Chunk<'_>, Option<&Arc<Strings>>) -> Result<T>,
     ) -> Result<Option<T>> {
+        self.with_bytes(source, block, column, |chunk, _, dictionary| each(chunk, dictionary))
+    }
+
+    /// What `each` makes of a column chunk and its bytes, as [`with_chunk`](Self::with_chunk).
+    pub(crate) fn with_bytes<T>(
+        &mut self,
+        source: &Source,
+        block: usize,
+        column: usize,
+        mut each: impl FnMut(&Chunk<'_>, &Bytes, Option<&Arc<Strings>>) -> Result<T>,
+    ) -> Result<Option<T>> {
         if self.is_damaged(source, block) {
             return Ok(None);
         }
         let info = source.segment.blocks()[block];
         let mut made = None;
-        let used = source.segment.with_chunk(block, column, &mut |chunk, dictionary| {
+        let used = source.segment.with_chunk(block, column, &mut |chunk, bytes, dictionary| {
             if chunk.rows() != info.rows as usize {
                 let message = format!("{} values in a block of {} rows", chunk.rows(), info.rows);
                 return Err(Error::corrupt("4.1", message));
             }
-            made = Some(each(chunk, dictionary)?);
+            made = Some(each(chunk, bytes, dictionary)?);
             Ok(())
         });
         match used {

@@ -11,16 +11,18 @@ use proptest::sample::{Index, select};
 use super::filter::Cursor;
 use super::*;
 use crate::column::{Bitmap, Column, Strings, Values};
+use crate::encoding::views::ViewValues;
 use crate::encoding::{self, Chunk, Effort, TextScope};
 use crate::error::{Error, ErrorKind};
 use crate::format::order::float_key;
+use crate::fs::Bytes;
 use crate::segment::{
     BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Segment,
     SegmentDamage, SegmentKey, Summaries, TopRow, UseChunk,
 };
 use crate::sketch::digest::Digest;
 use crate::snapshot::{AnswerCache, FileDamage, View};
-use crate::testing::model::ReferenceModel;
+use crate::testing::model::{ReferenceModel, check_views};
 use crate::time::{MICROS_PER_DAY, MICROS_PER_HOUR, Partition, TimeRange, Timestamp};
 
 /// 2026-11-22, a Sunday, so that weeks change inside the data.
@@ -406,7 +408,8 @@ impl Segment for MemorySegment {
         let mut bytes = Vec::new();
         encoding::encode(&self.blocks[block][column], scope, Effort::Seal, &mut bytes).unwrap();
         let kind = self.table.schema().columns[column].kind;
-        each(&Chunk::parse(&bytes, kind).unwrap(), dictionary)
+        let bytes = Bytes::from_vec(bytes);
+        each(&Chunk::parse(&bytes, kind).unwrap(), &bytes, dictionary)
     }
 
     fn dictionary(&self, column: usize) -> Result<Option<Arc<Strings>>> {
@@ -692,6 +695,9 @@ fn check_damage(rows: &[Row], kind: &Kind, bad: &[(Index, usize)]) {
         );
     }
     let strict = Filter { strict: true, ..all.clone() };
+    for filter in [&all, &strict, &Filter::new().limit(3).offset(1), &all.clone().agent("a")] {
+        check_views(&snapshot, Table::Task, filter);
+    }
     let error = snapshot.metrics(Table::Task, &strict).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 
@@ -1004,4 +1010,25 @@ fn whole_blocks_are_handed_out_as_read() {
     assert_eq!(count, rows.len());
     assert_eq!(columns.coverage().unwrap().detail.len(), 1);
     assert_eq!(columns.plan().unwrap().blocks_scanned.count, 3);
+}
+
+#[test]
+fn a_block_of_views_outlives_its_iterator() {
+    let (rows, segment) = sealed_day(1000);
+    let snapshot = Snapshot::new(one(segment));
+    let names = ["duration_ms", "task_id", "duration_ms"];
+    let views = snapshot.views(Table::Task, &Filter::new(), Some(&names)).unwrap();
+    assert_eq!(views.schema().map(|column| column.name).collect::<Vec<_>>(), names);
+    let blocks: Vec<_> = views.map(Result::unwrap).collect();
+    drop(snapshot);
+    let mut count = 0;
+    for block in &blocks {
+        assert_eq!(block.columns().len(), 3);
+        let [first, ids, again] = [0, 1, 2].map(|column| block.column(column));
+        assert_eq!(first.ints().unwrap().sum(), again.ints().unwrap().sum());
+        let ViewValues::Text(ids) = ids.values else { panic!("ids are text") };
+        assert_eq!(ids.text_bytes(), 10 * block.len() as u64);
+        count += block.len();
+    }
+    assert_eq!(count, rows.len());
 }

@@ -411,20 +411,20 @@ impl ActiveSegment {
 
     fn reader(&self, block: usize) -> Result<BlockReader> {
         let frame = &self.frames[block];
-        BlockReader::new(*frame, self.bytes_at(frame.offset, frame.frame_bytes(), true)?)
+        BlockReader::new(*frame, &self.bytes_at(frame.offset, frame.frame_bytes(), true)?)
     }
 
     /// Bytes of the file; those of a frame without its header if `payload`.
-    fn bytes_at(&self, offset: u64, len: u64, payload: bool) -> Result<&[u8]> {
+    fn bytes_at(&self, offset: u64, len: u64, payload: bool) -> Result<Bytes> {
         let skip = if payload { FRAME_HEADER_BYTES as u64 } else { 0 };
         let place = |at: u64| usize::try_from(at).ok();
         place(offset + skip)
             .zip(place(offset + len))
-            .and_then(|(start, end)| self.bytes.get(start..end))
+            .and_then(|(start, end)| self.bytes.slice(start..end))
             .ok_or_else(|| Error::corrupt("3.1", "a frame lies outside the file"))
     }
 
-    fn chunk(&self, block: usize, column: usize) -> Result<(BlockReader, &[u8])> {
+    fn chunk(&self, block: usize, column: usize) -> Result<(BlockReader, Bytes)> {
         let reader = self.reader(block)?;
         let range = reader.chunk_range(column)?;
         let bytes = self.bytes_at(range.start, range.end - range.start, false)?;
@@ -474,7 +474,7 @@ impl Segment for ActiveSegment {
         let kind = self.table.schema().columns[column].kind;
         let used = self
             .chunk(block, column)
-            .and_then(|(reader, bytes)| each(&reader.parse(column, bytes, kind)?, None));
+            .and_then(|(reader, bytes)| each(&reader.parse(column, &bytes, kind)?, &bytes, None));
         let offset = self.frames[block].offset;
         used.map_err(|error| error.with_path(&self.path).with_offset(offset))
     }
@@ -490,7 +490,7 @@ impl Segment for ActiveSegment {
     fn block_might_contain(&self, block: usize, column: usize, text: &str) -> bool {
         let kind = self.table.schema().columns[column].kind;
         self.chunk(block, column)
-            .and_then(|(_, bytes)| Ok(Chunk::parse(bytes, kind)?.might_contain(text)))
+            .and_then(|(_, bytes)| Ok(Chunk::parse(&bytes, kind)?.might_contain(text)))
             .unwrap_or(true)
     }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::column::{Column, Strings};
 use crate::encoding::Chunk;
 use crate::error::{Error, Result};
+use crate::fs::Bytes;
 use crate::schema::Table;
 use crate::sketch::digest::Digest;
 use crate::sketch::stats::Stats;
@@ -61,8 +62,10 @@ pub(crate) struct SegmentDamage {
     pub(crate) reason: String,
 }
 
-/// What is done with a chunk while it is at hand.
-pub(crate) type UseChunk<'a> = &'a mut dyn FnMut(&Chunk<'_>, Option<&Arc<Strings>>) -> Result<()>;
+/// What is done with a chunk while it is at hand: its header, all its bytes, and the
+/// dictionary that its codes refer to.
+pub(crate) type UseChunk<'a> =
+    &'a mut dyn FnMut(&Chunk<'_>, &Bytes, Option<&Arc<Strings>>) -> Result<()>;
 
 /// An immutable view of the rows of one segment.
 ///
@@ -111,7 +114,7 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     /// As [`with_chunk`](Self::with_chunk).
     fn read(&self, block: usize, column: usize) -> Result<Column> {
         let mut read = None;
-        self.with_chunk(block, column, &mut |chunk, dictionary| {
+        self.with_chunk(block, column, &mut |chunk, _, dictionary| {
             read = Some(chunk.decode(dictionary)?);
             Ok(())
         })?;

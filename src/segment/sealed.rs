@@ -394,7 +394,7 @@ impl SealedSegment {
         if !schema.nullable && chunk.null_count() > 0 {
             return Err(Error::corrupt("4.1", format!("column {column} has nulls")));
         }
-        each(&chunk, dictionary.as_ref()).map_err(|error| reader.at(column, error))
+        each(&chunk, &bytes, dictionary.as_ref()).map_err(|error| reader.at(column, error))
     }
 
     /// Either copy of the dictionary of a column.

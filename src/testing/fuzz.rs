@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::column::{Column, Strings};
 use crate::config::{Options, ReadMode};
+use crate::encoding::views::Layout;
 use crate::encoding::{self, Chunk, Effort, TextScope};
 use crate::format::checksum::{self, Seed};
 use crate::format::id::Id;
@@ -106,6 +107,11 @@ pub fn chunk(input: &[u8]) {
     let _ = parsed.might_contain("agent");
     let dictionary: Arc<Strings> = Arc::new(["", "a", "agent", "b", "c"].into_iter().collect());
     let _ = parsed.decode(Some(&dictionary));
+    if let Ok(layout) = Layout::of(&parsed, bytes, Some(&dictionary))
+        && let Ok(viewed) = layout.view(bytes).to_column()
+    {
+        assert_same(&viewed, &parsed.decode(Some(&dictionary)).expect("views read no less"));
+    }
     let Ok(column) = parsed.decode(None) else { return };
     for effort in [Effort::Append, Effort::Seal] {
         let mut out = Vec::new();

@@ -316,6 +316,8 @@ impl ReferenceModel {
     /// Reads whole columns, which come in no order.
     fn check_columns(&self, snapshot: &Snapshot, table: Table, filter: &Filter) {
         let base = Filter { limit: Limit::All, offset: 0, cursor: None, ..filter.clone() };
+        check_views(snapshot, table, filter);
+        check_views(snapshot, table, &base);
         let columns = snapshot.columns(table, &base, None).expect("columns");
         let rows: Result<Vec<Row>, _> = columns.into_rows().expect("rows").collect();
         let mut rows = rows.expect("blocks");
@@ -690,4 +692,37 @@ fn same_aggregate(got: &Aggregate, expected: &Aggregate, context: &str) {
     let rest =
         |aggregate: &Aggregate| Aggregate { sum: Value::Int(0), avg: None, ..aggregate.clone() };
     assert_eq!(rest(got), rest(expected), "{context}");
+}
+
+/// Compares views with owned columns: blocks, rows, errors and what both rest on.
+///
+/// # Panics
+///
+/// When they differ.
+pub fn check_views(snapshot: &Snapshot, table: Table, filter: &Filter) {
+    let filter = Filter { cursor: None, ..filter.clone() };
+    let mut columns = snapshot.columns(table, &filter, None).expect("columns");
+    let mut views = snapshot.views(table, &filter, None).expect("views");
+    loop {
+        let (block, views) = match (columns.next(), views.next()) {
+            (None, None) => break,
+            (Some(Ok(columns)), Some(Ok(views))) => (columns, views),
+            (Some(Err(columns)), Some(Err(views))) => {
+                assert_eq!((columns.kind(), columns.message()), (views.kind(), views.message()));
+                continue;
+            }
+            (columns, views) => panic!("{columns:?} and {views:?} of {table} {filter:?}"),
+        };
+        assert_eq!(block.len(), views.len(), "views of {table} {filter:?}");
+        for (column, view) in block.columns.iter().zip(views.columns()) {
+            assert_eq!((view.len(), view.null_count()), (column.len(), column.null_count()));
+            for row in 0..column.len() {
+                assert_eq!((view.int(row), view.bool(row)), (column.int(row), column.bool(row)));
+                assert_eq!(view.float(row).map(f64::to_bits), column.float(row).map(f64::to_bits));
+                assert_eq!(view.text(row).expect("text").as_deref(), column.text(row));
+            }
+        }
+    }
+    assert_eq!(columns.coverage(), views.coverage(), "views of {table} {filter:?}");
+    assert_eq!(columns.plan(), views.plan(), "views of {table} {filter:?}");
 }
