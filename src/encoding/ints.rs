@@ -18,6 +18,7 @@ use super::kernels::{self, Lane};
 use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
 use super::packed::{pack, packed_bytes, unpack, unpack_some};
 use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
+use crate::column::extremes;
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
 use crate::selection::{Selection, index};
@@ -28,6 +29,8 @@ const FRAME_BYTES: usize = 24;
 const PLAN_ROWS_MIN: usize = 4;
 /// Values looked at to find a base that leaves low outliers out.
 const SAMPLE: usize = 256;
+/// Lanes that are cut at once.
+const BLOCK: usize = 256;
 
 /// What integers are in memory.
 pub(super) trait Value: Copy + Default + Ord {
@@ -289,10 +292,7 @@ pub(super) fn encode<T: Value>(
 
 /// Least and largest value; `None` of no values.
 fn bounds<T: Value>(values: &[T]) -> Option<(i64, i64)> {
-    let first = *values.first()?;
-    let (min, max) =
-        values.iter().fold((first, first), |(min, max), value| (min.min(*value), max.max(*value)));
-    Some((min.wide(), max.wide()))
+    extremes(values).map(|(min, max)| (min.wide(), max.wide()))
 }
 
 fn put_constant(value: i64, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
@@ -309,31 +309,43 @@ fn put_lanes<T: Value>(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     write_chunk(out, tag::LANES, shape, |out| {
-        let lane_of = frame.lane_of();
-        let lanes = values.iter().map(|value| lane_of(value.wide()));
         frame.put(frame.width(), out);
-        write_lanes(lanes, frame.width(), out);
+        if frame.scale == 1 {
+            // The common case, and without a multiplication of 64 bits a loop of vectors.
+            let base = frame.base;
+            write_lanes(values, |value| value.wrapping_sub(base).cast_unsigned(), frame, out);
+        } else {
+            write_lanes(values, frame.lane_of(), frame, out);
+        }
         Ok(())
     })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "lanes are below 256^width")]
-fn write_lanes(lanes: impl ExactSizeIterator<Item = u64>, width: u8, out: &mut Vec<u8>) {
-    fn by<const WIDTH: usize>(
-        lanes: impl ExactSizeIterator<Item = u64>,
+fn write_lanes<T: Value>(
+    values: &[T],
+    lane_of: impl Fn(i64) -> u64,
+    frame: &Frame,
+    out: &mut Vec<u8>,
+) {
+    /// Block by block, so that the room for the lanes is not written twice.
+    fn by<T: Value, const WIDTH: usize>(
+        values: &[T],
         out: &mut Vec<u8>,
-        cut: impl Fn(u64) -> [u8; WIDTH],
+        cut: impl Fn(i64) -> [u8; WIDTH],
     ) {
-        let start = out.len();
-        out.resize(start + lanes.len() * WIDTH, 0);
-        let (room, _) = out[start..].as_chunks_mut::<WIDTH>();
-        room.iter_mut().zip(lanes).for_each(|(to, lane)| *to = cut(lane));
+        out.reserve(values.len() * WIDTH);
+        let mut block = [[0; WIDTH]; BLOCK];
+        for values in values.chunks(BLOCK) {
+            block.iter_mut().zip(values).for_each(|(to, value)| *to = cut(value.wide()));
+            out.extend_from_slice(block[..values.len()].as_flattened());
+        }
     }
-    match width {
-        1 => by(lanes, out, |lane| [lane as u8]),
-        2 => by(lanes, out, |lane| (lane as u16).to_le_bytes()),
-        4 => by(lanes, out, |lane| (lane as u32).to_le_bytes()),
-        _ => by(lanes, out, u64::to_le_bytes),
+    match frame.width() {
+        1 => by(values, out, |value| [lane_of(value) as u8]),
+        2 => by(values, out, |value| (lane_of(value) as u16).to_le_bytes()),
+        4 => by(values, out, |value| (lane_of(value) as u32).to_le_bytes()),
+        _ => by(values, out, |value| lane_of(value).to_le_bytes()),
     }
 }
 
