@@ -232,6 +232,13 @@ impl Strings {
         std::mem::replace(self, room)
     }
 
+    /// Bytes of the longest string.
+    pub(crate) fn longest(&self) -> usize {
+        let first = self.ends.first().copied().unwrap_or(0);
+        let lengths = self.ends.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+        lengths.fold(first, u32::max) as usize
+    }
+
     /// Whether the bytes of each string are in the range.
     pub(crate) fn lengths_are_in(&self, range: std::ops::RangeInclusive<u32>) -> bool {
         // Ends rise, so nothing wraps but what is too short; without a branch per string the
@@ -271,8 +278,9 @@ impl Strings {
 
 impl<'a> FromIterator<&'a str> for Strings {
     fn from_iter<I: IntoIterator<Item = &'a str>>(strings: I) -> Self {
-        let mut all = Self::new();
-        strings.into_iter().for_each(|text| all.push(text));
+        let strings = strings.into_iter();
+        let mut all = Self::with_capacity(strings.size_hint().0, 0);
+        strings.for_each(|text| all.push(text));
         all
     }
 }

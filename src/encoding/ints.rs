@@ -249,10 +249,7 @@ impl Frame {
     fn lane_of(&self) -> impl Fn(i64) -> u64 + Copy + use<> {
         let (base, shift) = (self.base, self.scale.trailing_zeros());
         let odd = self.scale >> shift;
-        // Newton's iteration: each step doubles the number of right bits, from three.
-        let inverse = (0..5).fold(odd, |inverse, _| {
-            inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)))
-        });
+        let inverse = inverse(odd);
         move |value| (value.wrapping_sub(base).cast_unsigned() >> shift).wrapping_mul(inverse)
     }
 
@@ -479,16 +476,47 @@ fn plan(values: &[i64], rule: Rule) -> Plan {
 /// Greatest common divisor of the offsets from `min`; 0 when all are 0.
 fn common_divisor(values: &[i64], min: i64) -> u64 {
     let mut divisor = 0;
+    let mut divides = Divides::new(1);
     for value in values {
         let offset = value.wrapping_sub(min).cast_unsigned();
-        if divisor == 0 || offset % divisor != 0 {
+        if divisor == 0 || !divides.check(offset) {
             divisor = greatest_common_divisor(offset, divisor);
+            divides = Divides::new(divisor.max(1));
         }
         if divisor == 1 {
             break;
         }
     }
     divisor
+}
+
+/// Whether numbers are multiples of one divisor, without dividing: the product with the
+/// inverse of the odd part (mod 2^64) is small exactly for multiples of it, and turning it
+/// by the power of two moves low bits that are set to the top (Granlund, Montgomery:
+/// Division by Invariant Integers using Multiplication, PLDI 1994).
+struct Divides {
+    inverse: u64,
+    shift: u32,
+    most: u64,
+}
+
+impl Divides {
+    fn new(divisor: u64) -> Self {
+        let shift = divisor.trailing_zeros();
+        Self { inverse: inverse(divisor >> shift), shift, most: u64::MAX / divisor }
+    }
+
+    #[inline(always)]
+    fn check(&self, number: u64) -> bool {
+        number.wrapping_mul(self.inverse).rotate_right(self.shift) <= self.most
+    }
+}
+
+/// The inverse of an odd number, mod 2^64.
+fn inverse(odd: u64) -> u64 {
+    // Newton's iteration: each step doubles the number of right bits, from three.
+    (0..5)
+        .fold(odd, |inverse, _| inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse))))
 }
 
 fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
@@ -507,8 +535,7 @@ fn patched(values: &[i64], whole: &Frame, rule: Rule) -> Option<Plan> {
     let low = (rule != Rule::WithNulls).then(|| low_value(values));
     let bases = std::iter::once(whole.base).chain(low.filter(|low| *low != whole.base));
     let (frame, _) = bases
-        .flat_map(|base| windows(values, base, whole))
-        .filter(|(_, outside)| *outside <= values.len() / 16)
+        .flat_map(|base| windows(values, base, whole, values.len() / 16))
         // An exception costs its position and its value.
         .min_by_key(|(frame, outside)| values.len() * usize::from(frame.width()) + outside * 8)?;
     let outside = |value: &i64| !reaches(&frame, *value);
@@ -529,17 +556,28 @@ fn low_value(values: &[i64]) -> i64 {
     *sample.select_nth_unstable(low).1
 }
 
-/// Each width narrower than that of `whole`, and how many values lie outside its lanes.
-fn windows(values: &[i64], base: i64, whole: &Frame) -> impl Iterator<Item = (Frame, usize)> {
+/// Each width narrower than that of `whole`, and how many values lie outside its lanes;
+/// without those outside of which more than `most` lie.
+fn windows(
+    values: &[i64],
+    base: i64,
+    whole: &Frame,
+    most: usize,
+) -> impl Iterator<Item = (Frame, usize)> {
     let frames = [0xFFu64, 0xFFFF, 0xFFFF_FFFF].map(|top| Frame { base, scale: whole.scale, top });
-    let mut outside = [0usize; 3];
-    for value in values {
-        for (count, frame) in outside.iter_mut().zip(&frames) {
-            *count += usize::from(!reaches(frame, *value));
-        }
-    }
     let width = whole.width();
-    frames.into_iter().zip(outside).filter(move |(frame, _)| frame.width() < width)
+    frames.into_iter().filter(move |frame| frame.width() < width).filter_map(move |frame| {
+        // Part by part: what does not fit shows early.
+        let mut outside = 0;
+        for part in values.chunks(BLOCK) {
+            let part = part.iter().map(|value| u32::from(!reaches(&frame, *value)));
+            outside += widen(part.fold(0, u32::wrapping_add));
+            if outside > most {
+                return None;
+            }
+        }
+        Some((frame, outside))
+    })
 }
 
 /// Whether the value is one of the frame's lanes.
