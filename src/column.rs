@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use crate::schema::{ColumnType, Schema};
 
+/// Most rows that a buffer which was emptied keeps room for.
+pub(crate) const ROOM_ROWS_MAX: usize = 4096;
+
 /// One bit per row, least significant bit of each byte first; bits past the end are 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bitmap {
@@ -82,9 +85,24 @@ impl Bitmap {
         }
     }
 
+    /// Takes the bits and leaves room for as many.
+    pub(crate) fn take(&mut self) -> Self {
+        let room = Vec::with_capacity(self.bytes.len().min(ROOM_ROWS_MAX / 8));
+        std::mem::replace(self, Self { bytes: room, len: 0 })
+    }
+
     /// Number of set bits.
     pub fn count_ones(&self) -> usize {
-        self.bytes.iter().map(|byte| byte.count_ones() as usize).sum()
+        let (words, rest) = self.bytes.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word).count_ones() as usize);
+        words.chain(rest.iter().map(|byte| byte.count_ones() as usize)).sum()
+    }
+
+    /// Positions of the set bits, rising.
+    pub(crate) fn ones(&self) -> impl Iterator<Item = usize> + '_ {
+        self.bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).flat_map(|(index, byte)| {
+            (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| index * 8 + bit)
+        })
     }
 
     /// Each bit in turn.
@@ -99,6 +117,42 @@ impl FromIterator<bool> for Bitmap {
         bits.into_iter().for_each(|bit| bitmap.push(bit));
         bitmap
     }
+}
+
+/// Least and greatest of some values; `None` of none.
+pub(crate) fn extremes<T: Copy + Ord>(values: &[T]) -> Option<(T, T)> {
+    // Lanes of their own, since each comparison waits for the one before.
+    const LANES: usize = 4;
+    let first = *values.first()?;
+    let (mut min, mut max) = ([first; LANES], [first; LANES]);
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            min[lane] = min[lane].min(chunk[lane]);
+            max[lane] = max[lane].max(chunk[lane]);
+        }
+    }
+    for value in rest {
+        min[0] = min[0].min(*value);
+        max[0] = max[0].max(*value);
+    }
+    Some((min.into_iter().min()?, max.into_iter().max()?))
+}
+
+/// As [`extremes`], of the values whose bit is set.
+pub(crate) fn valid_extremes<T: Copy + Ord>(values: &[T], valid: &Bitmap) -> Option<(T, T)> {
+    let wider = |all: Option<(T, T)>, some: Option<(T, T)>| match (all, some) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (a, b) => a.or(b),
+    };
+    values.chunks(8).zip(valid.as_bytes()).fold(None, |all, (values, byte)| {
+        if *byte == u8::MAX && values.len() == 8 {
+            return wider(all, extremes(values));
+        }
+        values.iter().enumerate().fold(all, |all, (bit, value)| {
+            if byte >> bit & 1 == 1 { wider(all, Some((*value, *value))) } else { all }
+        })
+    })
 }
 
 /// Many strings in one allocation.
@@ -174,6 +228,51 @@ impl Strings {
         self.ends.push(u32::try_from(self.text.len()).expect("strings of a batch are under 4 GiB"));
     }
 
+    /// Takes the strings and leaves room for as many.
+    pub(crate) fn take(&mut self) -> Self {
+        let count = self.len().min(ROOM_ROWS_MAX);
+        let room = Self::with_capacity(count, self.text.len().min(16 * ROOM_ROWS_MAX));
+        std::mem::replace(self, room)
+    }
+
+    /// Bytes of the longest string.
+    pub(crate) fn longest(&self) -> usize {
+        let first = self.ends.first().copied().unwrap_or(0);
+        let lengths = self.ends.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+        lengths.fold(first, u32::max) as usize
+    }
+
+    /// Whether the bytes of each string are in the range.
+    pub(crate) fn lengths_are_in(&self, range: std::ops::RangeInclusive<u32>) -> bool {
+        // Ends rise, so nothing wraps but what is too short; without a branch per string the
+        // loop is one of vectors.
+        let (least, span) = (*range.start(), range.end().wrapping_sub(*range.start()));
+        let fits = |start: u32, end: u32| end.wrapping_sub(start).wrapping_sub(least) <= span;
+        let first = self.ends.first().is_none_or(|end| fits(0, *end));
+        self.ends.windows(2).fold(first, |all, pair| all & fits(pair[0], pair[1]))
+    }
+
+    /// The chosen strings, in the order given. Neighbours are copied together.
+    fn gather(&self, rows: &[u32]) -> Self {
+        let mut kept = Self::with_capacity(rows.len(), 0);
+        for run in rows.chunk_by(|row, next| *next == row.wrapping_add(1)) {
+            let [first, .., last] = run else {
+                kept.push(self.get(run[0] as usize));
+                continue;
+            };
+            let (first, last) = (*first as usize, *last as usize);
+            let start = if first == 0 { 0 } else { self.ends[first - 1] };
+            let base = kept.text.len();
+            kept.text.push_str(&self.text[start as usize..self.ends[last] as usize]);
+            assert!(u32::try_from(kept.text.len()).is_ok(), "strings of a batch are under 4 GiB");
+            // Neither wraps: ends rise from `start`, and the last new one was just checked.
+            let base = u32::try_from(base).unwrap_or(u32::MAX);
+            let ends = self.ends[first..=last].iter();
+            kept.ends.extend(ends.map(|end| end.wrapping_sub(start).wrapping_add(base)));
+        }
+        kept
+    }
+
     /// Each string in turn.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> + '_ {
         (0..self.len()).map(|index| self.get(index))
@@ -182,8 +281,9 @@ impl Strings {
 
 impl<'a> FromIterator<&'a str> for Strings {
     fn from_iter<I: IntoIterator<Item = &'a str>>(strings: I) -> Self {
-        let mut all = Self::new();
-        strings.into_iter().for_each(|text| all.push(text));
+        let strings = strings.into_iter();
+        let mut all = Self::with_capacity(strings.size_hint().0, 0);
+        strings.for_each(|text| all.push(text));
         all
     }
 }
@@ -341,9 +441,7 @@ impl Column {
             Values::Bool(values) => {
                 Values::Bool(rows.iter().map(|row| values.get(at(row))).collect())
             }
-            Values::Text(strings) => {
-                Values::Text(rows.iter().map(|row| strings.get(at(row))).collect())
-            }
+            Values::Text(strings) => Values::Text(strings.gather(rows)),
             Values::Coded { codes, dictionary } => gather_coded(codes, dictionary, rows),
         };
         match &self.validity {
@@ -428,6 +526,34 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extremes_are_those_of_every_length_and_validity() {
+        let values: Vec<i64> = (0..40).map(|i| (i * 7919 % 83) - 41).collect();
+        for len in 0..values.len() {
+            let part = &values[..len];
+            let naive = part.iter().copied().min().zip(part.iter().copied().max());
+            assert_eq!(extremes(part), naive);
+            for step in [1, 2, 3, 9, 50] {
+                let valid: Bitmap = (0..len).map(|row| row % step == 0).collect();
+                let kept = || part.iter().copied().step_by(step);
+                assert_eq!(valid_extremes(part, &valid), kept().min().zip(kept().max()));
+                assert_eq!(valid.count_ones(), kept().count());
+            }
+        }
+    }
+
+    #[test]
+    fn strings_are_gathered_in_any_order() {
+        let strings: Strings = ["a", "", "ccc", "d\u{e9}", "e"].into_iter().collect();
+        for rows in [&[][..], &[0, 1, 2, 3, 4], &[3, 4, 0, 1], &[4, 3, 2], &[1, 1, 2, 3, 3]] {
+            let naive: Strings = rows.iter().map(|row| strings.get(*row as usize)).collect();
+            assert_eq!(strings.gather(rows), naive, "{rows:?}");
+        }
+        assert!(strings.lengths_are_in(0..=3) && !strings.lengths_are_in(0..=2));
+        assert!(!strings.lengths_are_in(1..=3) && Strings::new().lengths_are_in(1..=1));
+        assert!(!strings.lengths_are_in(2..=9), "the first is shorter");
+    }
 
     #[test]
     fn a_slice_carries_only_the_texts_it_uses() {

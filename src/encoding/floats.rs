@@ -35,7 +35,9 @@ pub(super) fn encode(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let first = values.first().copied().unwrap_or_default().to_bits();
-    if values.iter().all(|value| value.to_bits() == first) {
+    // Looked at in parts, each without a branch per value.
+    let mut parts = values.chunks(SAMPLE);
+    if parts.all(|part| part.iter().fold(true, |same, value| same & (value.to_bits() == first))) {
         return write_chunk(out, tag::FLOAT_CONSTANT, shape, |out| {
             out.extend_from_slice(&first.to_le_bytes());
             Ok(())
@@ -56,10 +58,13 @@ pub(super) fn encode(
 }
 
 fn put_raw(values: &[f64], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + values.len() * 8, 0);
-    let (room, _) = out[start..].as_chunks_mut();
-    room.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_bits().to_le_bytes());
+    out.reserve(values.len() * 8);
+    // Part by part, so that the room is not written twice.
+    let mut block = [[0; 8]; SAMPLE];
+    for values in values.chunks(SAMPLE) {
+        block.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_bits().to_le_bytes());
+        out.extend_from_slice(block[..values.len()].as_flattened());
+    }
 }
 
 /// Writes the decimal form unless too few values have one; says whether it did.

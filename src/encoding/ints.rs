@@ -18,6 +18,7 @@ use super::kernels::{self, Lane};
 use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
 use super::packed::{find_packed, pack, packed_bytes, unpack, unpack_some};
 use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
+use crate::column::extremes;
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
 use crate::selection::{Selection, index};
@@ -28,6 +29,8 @@ const FRAME_BYTES: usize = 24;
 const PLAN_ROWS_MIN: usize = 4;
 /// Values looked at to find a base that leaves low outliers out.
 const SAMPLE: usize = 256;
+/// Lanes that are cut at once.
+const BLOCK: usize = 256;
 
 /// What integers are in memory.
 pub(super) trait Value: Copy + Default + Ord {
@@ -366,10 +369,7 @@ impl Frame {
     fn lane_of(&self) -> impl Fn(i64) -> u64 + Copy + use<> {
         let (base, shift) = (self.base, self.scale.trailing_zeros());
         let odd = self.scale >> shift;
-        // Newton's iteration: each step doubles the number of right bits, from three.
-        let inverse = (0..5).fold(odd, |inverse, _| {
-            inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)))
-        });
+        let inverse = inverse(odd);
         move |value| (value.wrapping_sub(base).cast_unsigned() >> shift).wrapping_mul(inverse)
     }
 
@@ -409,10 +409,7 @@ pub(super) fn encode<T: Value>(
 
 /// Least and largest value; `None` of no values.
 fn bounds<T: Value>(values: &[T]) -> Option<(i64, i64)> {
-    let first = *values.first()?;
-    let (min, max) =
-        values.iter().fold((first, first), |(min, max), value| (min.min(*value), max.max(*value)));
-    Some((min.wide(), max.wide()))
+    extremes(values).map(|(min, max)| (min.wide(), max.wide()))
 }
 
 fn put_constant(value: i64, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
@@ -429,31 +426,43 @@ fn put_lanes<T: Value>(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     write_chunk(out, tag::LANES, shape, |out| {
-        let lane_of = frame.lane_of();
-        let lanes = values.iter().map(|value| lane_of(value.wide()));
         frame.put(frame.width(), out);
-        write_lanes(lanes, frame.width(), out);
+        if frame.scale == 1 {
+            // The common case, and without a multiplication of 64 bits a loop of vectors.
+            let base = frame.base;
+            write_lanes(values, |value| value.wrapping_sub(base).cast_unsigned(), frame, out);
+        } else {
+            write_lanes(values, frame.lane_of(), frame, out);
+        }
         Ok(())
     })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "lanes are below 256^width")]
-fn write_lanes(lanes: impl ExactSizeIterator<Item = u64>, width: u8, out: &mut Vec<u8>) {
-    fn by<const WIDTH: usize>(
-        lanes: impl ExactSizeIterator<Item = u64>,
+fn write_lanes<T: Value>(
+    values: &[T],
+    lane_of: impl Fn(i64) -> u64,
+    frame: &Frame,
+    out: &mut Vec<u8>,
+) {
+    /// Block by block, so that the room for the lanes is not written twice.
+    fn by<T: Value, const WIDTH: usize>(
+        values: &[T],
         out: &mut Vec<u8>,
-        cut: impl Fn(u64) -> [u8; WIDTH],
+        cut: impl Fn(i64) -> [u8; WIDTH],
     ) {
-        let start = out.len();
-        out.resize(start + lanes.len() * WIDTH, 0);
-        let (room, _) = out[start..].as_chunks_mut::<WIDTH>();
-        room.iter_mut().zip(lanes).for_each(|(to, lane)| *to = cut(lane));
+        out.reserve(values.len() * WIDTH);
+        let mut block = [[0; WIDTH]; BLOCK];
+        for values in values.chunks(BLOCK) {
+            block.iter_mut().zip(values).for_each(|(to, value)| *to = cut(value.wide()));
+            out.extend_from_slice(block[..values.len()].as_flattened());
+        }
     }
-    match width {
-        1 => by(lanes, out, |lane| [lane as u8]),
-        2 => by(lanes, out, |lane| (lane as u16).to_le_bytes()),
-        4 => by(lanes, out, |lane| (lane as u32).to_le_bytes()),
-        _ => by(lanes, out, u64::to_le_bytes),
+    match frame.width() {
+        1 => by(values, out, |value| [lane_of(value) as u8]),
+        2 => by(values, out, |value| (lane_of(value) as u16).to_le_bytes()),
+        4 => by(values, out, |value| (lane_of(value) as u32).to_le_bytes()),
+        _ => by(values, out, |value| lane_of(value).to_le_bytes()),
     }
 }
 
@@ -587,16 +596,47 @@ fn plan(values: &[i64], rule: Rule) -> Plan {
 /// Greatest common divisor of the offsets from `min`; 0 when all are 0.
 fn common_divisor(values: &[i64], min: i64) -> u64 {
     let mut divisor = 0;
+    let mut divides = Divides::new(1);
     for value in values {
         let offset = value.wrapping_sub(min).cast_unsigned();
-        if divisor == 0 || offset % divisor != 0 {
+        if divisor == 0 || !divides.check(offset) {
             divisor = greatest_common_divisor(offset, divisor);
+            divides = Divides::new(divisor.max(1));
         }
         if divisor == 1 {
             break;
         }
     }
     divisor
+}
+
+/// Whether numbers are multiples of one divisor, without dividing: the product with the
+/// inverse of the odd part (mod 2^64) is small exactly for multiples of it, and turning it
+/// by the power of two moves low bits that are set to the top (Granlund, Montgomery:
+/// Division by Invariant Integers using Multiplication, PLDI 1994).
+struct Divides {
+    inverse: u64,
+    shift: u32,
+    most: u64,
+}
+
+impl Divides {
+    fn new(divisor: u64) -> Self {
+        let shift = divisor.trailing_zeros();
+        Self { inverse: inverse(divisor >> shift), shift, most: u64::MAX / divisor }
+    }
+
+    #[inline(always)]
+    fn check(&self, number: u64) -> bool {
+        number.wrapping_mul(self.inverse).rotate_right(self.shift) <= self.most
+    }
+}
+
+/// The inverse of an odd number, mod 2^64.
+fn inverse(odd: u64) -> u64 {
+    // Newton's iteration: each step doubles the number of right bits, from three.
+    (0..5)
+        .fold(odd, |inverse, _| inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse))))
 }
 
 fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
@@ -615,8 +655,7 @@ fn patched(values: &[i64], whole: &Frame, rule: Rule) -> Option<Plan> {
     let low = (rule != Rule::WithNulls).then(|| low_value(values));
     let bases = std::iter::once(whole.base).chain(low.filter(|low| *low != whole.base));
     let (frame, _) = bases
-        .flat_map(|base| windows(values, base, whole))
-        .filter(|(_, outside)| *outside <= values.len() / 16)
+        .flat_map(|base| windows(values, base, whole, values.len() / 16))
         // An exception costs its position and its value.
         .min_by_key(|(frame, outside)| values.len() * usize::from(frame.width()) + outside * 8)?;
     let outside = |value: &i64| !reaches(&frame, *value);
@@ -637,17 +676,28 @@ fn low_value(values: &[i64]) -> i64 {
     *sample.select_nth_unstable(low).1
 }
 
-/// Each width narrower than that of `whole`, and how many values lie outside its lanes.
-fn windows(values: &[i64], base: i64, whole: &Frame) -> impl Iterator<Item = (Frame, usize)> {
+/// Each width narrower than that of `whole`, and how many values lie outside its lanes;
+/// without those outside of which more than `most` lie.
+fn windows(
+    values: &[i64],
+    base: i64,
+    whole: &Frame,
+    most: usize,
+) -> impl Iterator<Item = (Frame, usize)> {
     let frames = [0xFFu64, 0xFFFF, 0xFFFF_FFFF].map(|top| Frame { base, scale: whole.scale, top });
-    let mut outside = [0usize; 3];
-    for value in values {
-        for (count, frame) in outside.iter_mut().zip(&frames) {
-            *count += usize::from(!reaches(frame, *value));
-        }
-    }
     let width = whole.width();
-    frames.into_iter().zip(outside).filter(move |(frame, _)| frame.width() < width)
+    frames.into_iter().filter(move |frame| frame.width() < width).filter_map(move |frame| {
+        // Part by part: what does not fit shows early.
+        let mut outside = 0;
+        for part in values.chunks(BLOCK) {
+            let part = part.iter().map(|value| u32::from(!reaches(&frame, *value)));
+            outside += widen(part.fold(0, u32::wrapping_add));
+            if outside > most {
+                return None;
+            }
+        }
+        Some((frame, outside))
+    })
 }
 
 /// Whether the value is one of the frame's lanes.

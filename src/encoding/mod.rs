@@ -30,7 +30,7 @@ pub(crate) use self::numbers::Numbers;
 
 use self::bytes::{Reader, pad, padding, put_count};
 use self::layout::{FLAG_DENSE, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag};
-use crate::column::{Bitmap, Column, Strings, Values};
+use crate::column::{Bitmap, Column, Strings, Values, valid_extremes};
 use crate::error::{Error, Result};
 use crate::limits::FRAME_ROWS_MAX;
 use crate::schema::ColumnType;
@@ -92,18 +92,18 @@ pub(crate) fn encode(
     match &column.values {
         Values::Int(values) => {
             let shape = Shape::of(column, false);
-            let stored = shape.gather(values, |valid| valid.min().unwrap_or_default());
+            let stored = shape.gather(values);
             ints::encode(&stored, &shape, effort, out)
         }
         Values::Float(values) => {
             let shape = Shape::of(column, true);
-            floats::encode(&shape.gather(values, |_| 0.0), &shape, effort, out)
+            floats::encode(&shape.gather_dense(values), &shape, effort, out)
         }
         Values::Bool(values) => bools::encode(values, &Shape::of(column, false), out),
         Values::Text(values) => text::encode(values, &Shape::of(column, true), effort, out),
         Values::Coded { codes, dictionary } => {
             let shape = Shape::of(column, false);
-            let stored = shape.gather(codes, |valid| valid.min().unwrap_or_default());
+            let stored = shape.gather(codes);
             match scope {
                 TextScope::Local => text::encode_local(&stored, dictionary, &shape, effort, out),
                 TextScope::Segment => text::encode_codes(&stored, &shape, effort, out),
@@ -154,20 +154,30 @@ impl<'a> Shape<'a> {
         Self { rows, nulls, validity, dense: nulls > 0 && (dense || nulls > rows / 2) }
     }
 
-    /// The values that go into the body: dense, or with `filler` of the others in null rows.
-    fn gather<'v, T: Copy>(
-        &self,
-        values: &'v [T],
-        filler: impl FnOnce(&mut dyn Iterator<Item = T>) -> T,
-    ) -> std::borrow::Cow<'v, [T]> {
-        let Some(validity) = self.validity else { return values.into() };
-        if self.dense {
-            return ones(validity.as_bytes()).map(|row| values[row]).collect();
-        }
-        let filler = filler(&mut ones(validity.as_bytes()).map(|row| values[row]));
+    /// The values that go into the body: dense, or with the least of them in null rows.
+    fn gather<'v, T: Copy + Ord>(&self, values: &'v [T]) -> std::borrow::Cow<'v, [T]> {
+        let Some(validity) = self.validity.filter(|_| !self.dense) else {
+            return self.gather_dense(values);
+        };
         let mut filled = values.to_vec();
-        zeros(validity.as_bytes(), self.rows).for_each(|row| filled[row] = filler);
+        if let Some((least, _)) = valid_extremes(values, validity) {
+            zeros(validity.as_bytes(), self.rows).for_each(|row| filled[row] = least);
+        }
         filled.into()
+    }
+
+    /// The values of the rows that have one.
+    fn gather_dense<'v, T: Copy>(&self, values: &'v [T]) -> std::borrow::Cow<'v, [T]> {
+        let Some(validity) = self.validity else { return values.into() };
+        let mut stored = Vec::with_capacity(self.rows - self.nulls);
+        for (byte, values) in validity.as_bytes().iter().zip(values.chunks(8)) {
+            match *byte {
+                0 => {}
+                u8::MAX => stored.extend_from_slice(values),
+                byte => stored.extend(Bits(byte).map(|bit| values[bit])),
+            }
+        }
+        stored.into()
     }
 }
 
@@ -1027,7 +1037,12 @@ mod tests {
         let bytes = chunk_of(&column, TextScope::Local, Effort::Append);
         let chunk = Chunk::parse(&bytes, ColumnType::Dimension).unwrap();
         let kept = text::codes(&chunk).unwrap().unwrap().dictionary().unwrap().unwrap();
-        assert_eq!(kept.iter().collect::<Vec<_>>(), ["bb", "d"]);
+        let mut kept: Vec<&str> = kept.iter().collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["bb", "d"]);
+        // Few rows of a large dictionary, and many of a small one, are coded on two ways.
+        let dictionary: Arc<Strings> = Arc::new(["a", "bb", "ccc", "d"].into_iter().collect());
+        check(&Column::new(Values::Coded { codes: vec![3, 1, 3, 1, 0, 0], dictionary }));
     }
 
     #[test]

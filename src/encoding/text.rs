@@ -23,6 +23,8 @@ use crate::selection::{Selection, index};
 const ZSTD_LEVEL: i32 = 3;
 /// Fewer bytes than this are not worth a compressed frame.
 const ZSTD_BYTES_MIN: usize = 128;
+/// About how long an entry of a dictionary is.
+const ENTRY_BYTES: usize = 12;
 /// Distinct strings seen before their share of the rows decides against a dictionary.
 const DISTINCT_MIN: usize = 64;
 
@@ -34,10 +36,15 @@ pub(super) struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     pub(super) fn new(strings: &'a Strings, shape: &Shape<'_>) -> Result<Self> {
-        let mut start = 0;
-        let length = |end: &u32| end - std::mem::replace(&mut start, *end);
-        let lengths: Vec<u32> = strings.ends().iter().map(length).collect();
-        let stored = Self { text: strings.text(), lengths: shape.gather(&lengths, |_| 0).into() };
+        let ends = strings.ends();
+        let mut lengths = Vec::with_capacity(ends.len());
+        lengths.extend(ends.first());
+        // Ends rise: nothing wraps, and what need not be checked is one loop of vectors.
+        lengths.extend(ends.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])));
+        if shape.validity.is_none() {
+            return Ok(Self { text: strings.text(), lengths });
+        }
+        let stored = Self { text: strings.text(), lengths: shape.gather_dense(&lengths).into() };
         let bytes: usize = stored.lengths.iter().map(|length| widen(*length)).sum();
         if bytes == stored.text.len() {
             Ok(stored)
@@ -216,9 +223,31 @@ pub(super) fn encode_local(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     const UNUSED: u32 = u32::MAX;
+    thread_local! {
+        // Small batches of a large dictionary come by the thousand.
+        static PLACES: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    }
     if shape.nulls == shape.rows {
         return put_dictionary(&vec![0; codes.len()], &Strings::new(), shape, effort, out)
             .map(drop);
+    }
+    if dictionary.len() > codes.len() {
+        // Some are not used for sure, maybe nearly all: only those that are get looked at.
+        let (codes, entries) = PLACES.with_borrow_mut(|place| {
+            place.clear();
+            place.resize(dictionary.len(), UNUSED);
+            let mut entries = Strings::with_capacity(codes.len(), codes.len() * ENTRY_BYTES);
+            let renumber = |code: &u32| {
+                let place = &mut place[widen(*code)];
+                if *place == UNUSED {
+                    *place = index(entries.len());
+                    entries.push(dictionary.get(widen(*code)));
+                }
+                *place
+            };
+            (codes.iter().map(renumber).collect::<Vec<u32>>(), entries)
+        });
+        return put_dictionary(&codes, &entries, shape, effort, out).map(drop);
     }
     let mut place = vec![UNUSED; dictionary.len()];
     codes.iter().for_each(|code| place[widen(*code)] = 0);

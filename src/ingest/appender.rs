@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::column::{Batch, Values};
+use crate::column::{Batch, Strings, Values, extremes};
 use crate::config::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::ForkGuard;
 use crate::ingest::buffer::{PartitionBatch, RowRef};
 use crate::ingest::channel::{Gate, Message, SharedSlot};
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::row::{self, AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
 use crate::time::{Partition, Timestamp};
@@ -78,17 +78,19 @@ impl Door {
         self.check_process()?;
         check_batch(table, &batch)?;
         let stamps = batch.timestamps();
-        let (Some(min), Some(max)) = (stamps.iter().min(), stamps.iter().max()) else {
-            return Ok(Vec::new());
-        };
-        self.check_age(table, *min)?;
-        let first = Partition::of_micros(*min);
-        if first == Partition::of_micros(*max) {
+        let Some((min, max)) = extremes(stamps) else { return Ok(Vec::new()) };
+        self.check_age(table, min)?;
+        let first = Partition::of_micros(min);
+        if first == Partition::of_micros(max) {
             return Ok(vec![filed(table, first, batch)]);
         }
         let mut rows: std::collections::BTreeMap<Partition, Vec<u32>> = Default::default();
-        for (row, stamp) in (0u32..).zip(stamps) {
-            rows.entry(Partition::of_micros(*stamp)).or_default().push(row);
+        let mut start = 0u32;
+        // Neighbours are mostly of one day: each run of them is looked up once.
+        for run in stamps.chunk_by(|a, b| Partition::of_micros(*a) == Partition::of_micros(*b)) {
+            let end = start.saturating_add(u32::try_from(run.len()).unwrap_or(u32::MAX));
+            rows.entry(Partition::of_micros(run[0])).or_default().extend(start..end);
+            start = end;
         }
         Ok(rows
             .into_iter()
@@ -138,6 +140,9 @@ fn check_values(name: &str, kind: ColumnType, column: &crate::column::Column) ->
     match (kind, &column.values) {
         (ColumnType::Timestamp, Values::Int(values)) => {
             let range = Timestamp::MIN.as_micros()..=Timestamp::MAX.as_micros();
+            if extremes(values).is_none_or(|(a, b)| range.contains(&a) && range.contains(&b)) {
+                return Ok(());
+            }
             match values.iter().position(|stamp| !range.contains(stamp)) {
                 Some(row) => {
                     Timestamp::from_micros(values[row]).map(|_| ()).map_err(|e| at(row, e))
@@ -147,33 +152,54 @@ fn check_values(name: &str, kind: ColumnType, column: &crate::column::Column) ->
         }
         (ColumnType::Int, Values::Int(_)) | (ColumnType::Bool, Values::Bool(_)) => Ok(()),
         (ColumnType::Float, Values::Float(values)) => {
+            // All of them first, without a branch each.
+            if values.iter().fold(true, |all, value| all & value.is_finite()) {
+                return Ok(());
+            }
             match values.iter().position(|value| !value.is_finite()) {
                 Some(row) => row::check_value(values[row]).map_err(|e| at(row, e)),
                 None => Ok(()),
             }
         }
         (ColumnType::Dimension, Values::Coded { codes, dictionary }) => {
-            if let Some(row) = codes.iter().position(|code| *code as usize >= dictionary.len()) {
+            let outside = |code: &u32| *code as usize >= dictionary.len();
+            if extremes(codes).is_some_and(|(_, most)| outside(&most))
+                && let Some(row) = codes.iter().position(outside)
+            {
                 return Err(Error::bad_input(format!(
                     "row {row}: {name}: code {} of a dictionary of {}",
                     codes[row],
                     dictionary.len()
                 )));
             }
+            if are_texts(dictionary) {
+                return Ok(());
+            }
             dictionary.iter().try_for_each(|text| row::check_text(name, text))
         }
-        (ColumnType::Dimension | ColumnType::Text, Values::Text(strings)) => strings
-            .iter()
-            .enumerate()
-            .try_for_each(|(row, text)| row::check_text(name, text).map_err(|e| at(row, e))),
+        (ColumnType::Dimension | ColumnType::Text, Values::Text(strings)) => {
+            if are_texts(strings) {
+                return Ok(());
+            }
+            let mut rows = strings.iter().enumerate();
+            rows.try_for_each(|(row, text)| row::check_text(name, text).map_err(|e| at(row, e)))
+        }
         (ColumnType::Json, Values::Text(strings)) => {
-            strings.iter().enumerate().try_for_each(|(row, text)| {
-                let text = column.is_valid(row).then_some(text);
-                row::check_metadata(text).map_err(|e| at(row, e))
-            })
+            let check = |row: usize| {
+                row::check_metadata(Some(strings.get(row))).map_err(|error| at(row, error))
+            };
+            match &column.validity {
+                Some(validity) => validity.ones().try_for_each(check),
+                None => (0..strings.len()).try_for_each(check),
+            }
         }
         _ => Err(Error::bad_input(format!("{name}: values of another type"))),
     }
+}
+
+/// Whether each of them is a text of a dimension, as [`row::check_text`] says.
+fn are_texts(texts: &Strings) -> bool {
+    u32::try_from(TEXT_BYTES_MAX).is_ok_and(|most| texts.lengths_are_in(1..=most))
 }
 
 /// A fast path of its own for one thread.

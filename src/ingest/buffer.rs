@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::column::{Batch, Bitmap, Column, Strings, Values};
+use crate::column::{Batch, Bitmap, Column, ROOM_ROWS_MAX, Strings, Values};
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::{ColumnType, Schema, Table};
 use crate::time::Partition;
@@ -85,7 +85,7 @@ impl Interner {
 
     fn take(&mut self) -> Strings {
         self.table.clear();
-        std::mem::take(&mut self.strings)
+        self.strings.take()
     }
 }
 
@@ -148,20 +148,26 @@ impl Builder {
     fn take(&mut self) -> Column {
         match self {
             Self::Int { values, validity } => {
-                Column::with_validity(Values::Int(std::mem::take(values)), std::mem::take(validity))
+                let values = Values::Int(take_vec(values));
+                Column::with_validity(values, validity.take())
             }
-            Self::Float(values) => Column::new(Values::Float(std::mem::take(values))),
-            Self::Bool(values) => Column::new(Values::Bool(std::mem::take(values))),
+            Self::Float(values) => Column::new(Values::Float(take_vec(values))),
+            Self::Bool(values) => Column::new(Values::Bool(values.take())),
             Self::Dimension { codes, interner } => Column::new(Values::Coded {
-                codes: std::mem::take(codes),
+                codes: take_vec(codes),
                 dictionary: Arc::new(interner.take()),
             }),
-            Self::Text { strings, validity } => Column::with_validity(
-                Values::Text(std::mem::take(strings)),
-                std::mem::take(validity),
-            ),
+            Self::Text { strings, validity } => {
+                Column::with_validity(Values::Text(strings.take()), validity.take())
+            }
         }
     }
+}
+
+/// Takes the values and leaves room for as many: the next batch is likely as large.
+fn take_vec<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(values.len().min(ROOM_ROWS_MAX));
+    std::mem::replace(values, room)
 }
 
 /// Rows of one table and partition, growing column by column.

@@ -17,6 +17,21 @@ use crate::limits::BATCH_BYTES_MAX;
 /// How long a sender waits before it looks whether the committer is stalled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How often one who expects an answer at once looks for it before going to sleep.
+const LOOKS: usize = 64;
+
+/// Looks for what should be there within microseconds, letting others run in between: being
+/// woken costs more than the whole round of a small commit that is not synced.
+pub(crate) fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..LOOKS).find_map(|_| {
+        let found = look();
+        if found.is_none() {
+            std::thread::yield_now();
+        }
+        found
+    })
+}
+
 /// Stages of a store's life. Appenders, closers and the committer look at one and the same
 /// value, and of those who try to change it only one can. Between these two lies the number
 /// of the try to close that is under way: no row is accepted, and either the committer ends,
@@ -288,6 +303,11 @@ impl Gate {
 
     /// Sends a message; waits while the channel is full and the committer gets on.
     pub(crate) fn send(&self, mut message: Message) -> Result<(), (Message, Error)> {
+        // Mostly there is room, and nothing has to be known of time and attempts.
+        match self.sender.try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(back) => message = back.into_inner(),
+        }
         let since = self.attempts();
         loop {
             match self.sender.send_timeout(message, LOOK_EVERY) {
@@ -313,6 +333,9 @@ impl Gate {
     }
 
     fn reserve(&self, bytes: usize) -> Result<()> {
+        if self.reserve_now(bytes) {
+            return Ok(());
+        }
         let since = self.attempts();
         let mut queued = locked(&self.queued_bytes);
         while *queued > 0 && *queued + bytes > self.bytes_max {
@@ -367,7 +390,12 @@ impl Gate {
     pub(crate) fn ask_only(&self, make: impl FnOnce(Sender<Result<()>>) -> Message) -> Result<()> {
         let since = self.attempts();
         let (reply, answer) = bounded(1);
-        self.send(make(reply)).map_err(|(_, error)| error)?;
+        let message = make(reply);
+        let quick = matches!(message, Message::Barrier { sync: false, .. });
+        self.send(message).map_err(|(_, error)| error)?;
+        if quick && let Some(result) = soon(|| answer.try_recv().ok()) {
+            return result;
+        }
         loop {
             match answer.recv_timeout(LOOK_EVERY) {
                 Ok(result) => return result,

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::buffer::PartitionBatch;
-use crate::ingest::channel::{Gate, Message, poisoned};
+use crate::ingest::channel::{Gate, Message, poisoned, soon};
 use crate::limits::ACTIVES_OPEN_MAX;
 use crate::schema::Table;
 use crate::segment::active::ActiveWriter;
@@ -58,6 +58,8 @@ pub(crate) struct Committer {
     last_sync: Duration,
     last_look: Duration,
     retry_after: Duration,
+    /// Somebody waited for the last round, which waited for no disk: the next is near.
+    is_asked: bool,
 }
 
 /// What a round has to do besides committing rows.
@@ -105,6 +107,7 @@ impl Committer {
             last_sync: Duration::ZERO,
             last_look: Duration::ZERO,
             retry_after: RETRY_AFTER.0,
+            is_asked: false,
         }
     }
 
@@ -136,6 +139,8 @@ impl Committer {
                 }
                 result => result,
             };
+            self.is_asked = self.root.options.durability == Durability::Os
+                && duties.barriers.iter().any(|(sync, _)| !sync);
             duties.answer(&result);
             self.idle_work();
         }
@@ -150,7 +155,8 @@ impl Committer {
             return !self.gate.is_abandoned();
         }
         self.retry_after = RETRY_AFTER.0;
-        match self.receiver.recv_timeout(self.patience()) {
+        let next = self.is_asked.then(|| soon(|| self.receiver.try_recv().ok())).flatten();
+        match next.map_or_else(|| self.receiver.recv_timeout(self.patience()), Ok) {
             Ok(message) => self.take(message, duties),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,

@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::column::{Batch, Column, Strings};
+use crate::column::{Batch, Column, Strings, extremes};
 use crate::encoding::{Chunk, Effort};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::directory::BlockDirectory;
@@ -215,10 +215,7 @@ impl ActiveWriter {
         for batch in batches {
             for piece in pieces(batch) {
                 let piece = piece.as_deref().unwrap_or(batch);
-                let stamps = piece.timestamps().iter();
-                let (min, max) = stamps.fold((i64::MAX, i64::MIN), |(min, max), stamp| {
-                    (min.min(*stamp), max.max(*stamp))
-                });
+                let (min, max) = extremes(piece.timestamps()).unwrap_or((i64::MAX, i64::MIN));
                 let place = self.frame_place(FrameKind::Rows, seq, out.len(), (min, max));
                 frames::encode_block_frame(&place, &piece.columns, &[], Effort::Append, out)?;
                 seq += 1;
@@ -272,7 +269,9 @@ impl ActiveWriter {
         let used = self.end - FRAMES_OFFSET as u64;
         let enough = self.filled - self.end >= FIRST_FILL_BYTES.min(used / 4 + 1);
         // To a large commit the growing of the file is little, and zeros are twice the writing.
-        if enough || self.last_append >= LARGE_APPEND_BYTES {
+        // Where commits are left to the operating system, none of them waits for a sync that
+        // could be cheaper, and syncing the zeros would cost more than all of them.
+        if enough || self.last_append >= LARGE_APPEND_BYTES || !self.keep_unsynced {
             return Ok(());
         }
         let bytes = used.clamp(FIRST_FILL_BYTES, FILL_BYTES_MAX);

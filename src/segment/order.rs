@@ -47,6 +47,13 @@ enum TextPart<'a> {
 }
 
 impl<'a> TextPart<'a> {
+    /// Bytes of the longest text.
+    fn longest(&self) -> usize {
+        match self {
+            Self::Plain(strings) | Self::Coded(_, strings) => strings.longest(),
+        }
+    }
+
     fn get(&self, row: usize) -> &'a str {
         match self {
             Self::Plain(strings) => strings.get(row),
@@ -270,6 +277,14 @@ impl<'a> OrderedRows<'a> {
                 _ => None,
             })
             .collect();
+        // Mostly no rows of a block can be too many bytes: nothing has to be added up.
+        let longest = texts.iter().flat_map(|parts| parts.iter()).map(TextPart::longest).max();
+        let most = longest.unwrap_or(0).saturating_add(TEXT_END_BYTES).saturating_mul(even);
+        if most <= CHUNK_RAW_BYTES_MAX {
+            let step = even.max(1);
+            let starts = span.clone().step_by(step);
+            return starts.map(|start| start..(start + step).min(span.end)).collect();
+        }
         let mut cuts = Vec::new();
         let mut start = span.start;
         let mut raw = vec![0usize; texts.len()];

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::column::{Bitmap, Column, Strings, Values};
+use crate::column::{Bitmap, Column, Strings, Values, extremes};
 use crate::format::order::{float_from_key, float_key};
 use crate::schema::{ColumnType, Schema};
 use crate::segment::{Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, TopRow};
@@ -184,16 +184,16 @@ impl Summariser {
         }
         // From here on the values are only asked for their ranks.
         let mut digests = Vec::new();
+        let mut room = Vec::new();
         for (measure, values) in self.values.iter_mut().enumerate() {
             for (hour, ranges) in self.hours.iter_mut().zip(&self.value_ranges) {
                 let values = &mut values[ranges[measure].clone()];
-                values.sort_unstable();
                 if values.len() >= DIGEST_VALUES_MIN {
+                    sort_keys(values, false, &mut room);
                     hour.digests[measure] = digest_of(values, floats[measure]);
                 }
             }
-            // Stable, because it merges the sorted hours instead of starting over.
-            values.sort();
+            sort_keys(values, true, &mut room);
             digests.push(digest_of(values, floats[measure]));
         }
         Summaries { total, digests, hours: self.hours, keys, key_digests, top: self.top.finish() }
@@ -205,6 +205,45 @@ fn renumber(hours: &mut [HourCell], places: &[usize]) {
     for hour in hours {
         hour.keys.iter_mut().for_each(|cell| cell.key = places[cell.key]);
         hour.keys.sort_unstable_by_key(|cell| cell.key);
+    }
+}
+
+/// Sorts order keys. Those of measurements mostly differ in their low bits only: then two
+/// or three rounds of counting do (LSD radix sort), whatever order they are in. Others are
+/// compared; `runs`: long parts of them are sorted already.
+fn sort_keys(keys: &mut [i64], runs: bool, room: &mut Vec<i64>) {
+    const DIGIT_BITS: u32 = 11;
+    const ROUNDS_MAX: u32 = 3;
+    let Some((min, max)) = extremes(keys) else { return };
+    let bits = u64::BITS - max.wrapping_sub(min).cast_unsigned().leading_zeros();
+    if bits.div_ceil(DIGIT_BITS) > ROUNDS_MAX || keys.len() < 1 << DIGIT_BITS {
+        if runs {
+            // Stable, because it merges the sorted parts instead of starting over.
+            keys.sort();
+        } else {
+            keys.sort_unstable();
+        }
+        return;
+    }
+    room.clear();
+    room.resize(keys.len(), 0);
+    for round in 0..bits.div_ceil(DIGIT_BITS) {
+        let digit = |key: &i64| {
+            let offset = key.wrapping_sub(min).cast_unsigned();
+            (offset >> (round * DIGIT_BITS) & ((1 << DIGIT_BITS) - 1)) as usize
+        };
+        let mut places = [0usize; 1 << DIGIT_BITS];
+        keys.iter().for_each(|key| places[digit(key)] += 1);
+        let mut next = 0;
+        for place in &mut places {
+            next += std::mem::replace(place, next);
+        }
+        for key in keys.iter() {
+            let place = &mut places[digit(key)];
+            room[*place] = *key;
+            *place += 1;
+        }
+        keys.copy_from_slice(room);
     }
 }
 
@@ -589,15 +628,18 @@ impl Level {
                 .iter()
                 .map(|cell| cell.measures[measure].count() >= DIGEST_VALUES_MIN as u64)
                 .collect();
-            let mut by_key: HashMap<u32, Vec<i64>, RandomState> = HashMap::default();
+            let mut by_key: Vec<Vec<i64>> = vec![Vec::new(); enough.len()];
             for (key, value) in self.value_keys[measure].iter().zip(values) {
                 if enough[*key as usize] {
-                    by_key.entry(*key).or_default().push(*value);
+                    by_key[*key as usize].push(*value);
                 }
             }
-            for (key, mut values) in by_key {
-                values.sort_unstable();
-                digests[key as usize][measure] = digest_of(&values, floats[measure]);
+            let mut room = Vec::new();
+            for (key, mut values) in by_key.into_iter().enumerate() {
+                if enough[key] {
+                    sort_keys(&mut values, false, &mut room);
+                    digests[key][measure] = digest_of(&values, floats[measure]);
+                }
             }
         }
         digests
@@ -691,6 +733,29 @@ mod tests {
             rows.blocks(block_rows, 100).into_iter().map(|block| rows.gather(block)).collect();
         blocks.iter().for_each(|block| summariser.add_block(block));
         (blocks, summariser.finish())
+    }
+
+    #[test]
+    fn keys_are_sorted_whatever_their_bits() {
+        let mut random = crate::segment::samples::Random(9);
+        for bits in [0, 1, 11, 12, 23, 33, 34, 64] {
+            for count in [0, 1, 2000, 5000] {
+                let mut keys: Vec<i64> = (0..count)
+                    .map(|_| {
+                        random
+                            .next()
+                            .checked_shr(64 - bits)
+                            .unwrap_or(0)
+                            .cast_signed()
+                            .saturating_sub(77)
+                    })
+                    .collect();
+                let mut sorted = keys.clone();
+                sorted.sort_unstable();
+                sort_keys(&mut keys, bits % 2 == 0, &mut Vec::new());
+                assert_eq!(keys, sorted, "{bits} bits");
+            }
+        }
     }
 
     /// What the rows of one cell add up to, row by row.

@@ -1,6 +1,6 @@
 //! Zone maps: the least and the greatest order key of a column of some rows (spec 1.4).
 
-use crate::column::{Bitmap, Column, Values};
+use crate::column::{Bitmap, Column, Values, extremes, valid_extremes};
 use crate::format::order::float_key;
 
 /// The zone of the rows that have a value; `None` when there is none, or the column is
@@ -8,33 +8,43 @@ use crate::format::order::float_key;
 pub(crate) fn zone(column: &Column) -> Option<(i64, i64)> {
     let validity = column.validity.as_ref();
     match &column.values {
-        Values::Int(values) => extremes(values, validity, |value| value),
-        Values::Float(values) => extremes(values, validity, float_key),
+        Values::Int(values) => of(values, validity),
+        Values::Float(values) => match validity {
+            None => {
+                let nothing = (i64::MAX, i64::MIN);
+                let (min, max) = values.iter().fold(nothing, |(min, max), value| {
+                    let key = float_key(*value);
+                    (min.min(key), max.max(key))
+                });
+                (min <= max).then_some((min, max))
+            }
+            Some(_) => {
+                let keys: Vec<i64> = values.iter().map(|value| float_key(*value)).collect();
+                of(&keys, validity)
+            }
+        },
         Values::Bool(values) => {
-            let keys: Vec<i64> = values.iter().map(i64::from).collect();
-            extremes(&keys, validity, |key| key)
+            let (mut rows, mut set) = (values.len(), values.count_ones());
+            if let Some(validity) = validity {
+                let both = values.as_bytes().iter().zip(validity.as_bytes());
+                set = both.map(|(value, valid)| (value & valid).count_ones() as usize).sum();
+                rows = validity.count_ones();
+            }
+            (rows > 0).then(|| (i64::from(set == rows), i64::from(set > 0)))
         }
-        Values::Coded { codes, .. } => extremes(codes, validity, i64::from),
+        Values::Coded { codes, .. } => {
+            let (min, max) = of(codes, validity)?;
+            Some((min.into(), max.into()))
+        }
         Values::Text(_) => None,
     }
 }
 
-fn extremes<T: Copy>(
-    values: &[T],
-    validity: Option<&Bitmap>,
-    key: impl Fn(T) -> i64,
-) -> Option<(i64, i64)> {
-    let widen = |(min, max): (i64, i64), key: i64| (min.min(key), max.max(key));
-    let nothing = (i64::MAX, i64::MIN);
-    let (min, max) = match validity {
-        None => values.iter().map(|value| key(*value)).fold(nothing, widen),
-        Some(validity) => values
-            .iter()
-            .zip(validity.iter())
-            .filter(|(_, valid)| *valid)
-            .fold(nothing, |zone, (value, _)| widen(zone, key(*value))),
-    };
-    (min <= max).then_some((min, max))
+fn of<T: Copy + Ord>(values: &[T], validity: Option<&Bitmap>) -> Option<(T, T)> {
+    match validity {
+        None => extremes(values),
+        Some(validity) => valid_extremes(values, validity),
+    }
 }
 
 #[cfg(test)]
