@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use tallystone::column::Values;
 use tallystone::{Durability, ErrorKind, Options, Store, Table, TaskMetric, Timestamp};
 
 fn task<'a>(micros: i64, task_id: &'a str, agent_id: &'a str) -> TaskMetric<'a> {
@@ -108,4 +109,25 @@ fn a_closed_store_takes_no_rows() {
     store.close().unwrap();
     assert_eq!(store.record_task(&task(now(), "t", "a")).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(appender.append_task(&task(now(), "t", "a")).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// A batch whose null metadata held text was accepted, could not be stored, and stayed at
+/// the head of the queue before everything that came later. Now it is refused at the door.
+#[test]
+fn columns_with_text_under_a_null_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
+    store.keep_everything().unwrap();
+    let mut tasks = tallystone::testing::workload::Tasks::new(200, 1);
+    let good = tasks.next_batch(100).unwrap();
+    let mut bad = tasks.next_batch(100).unwrap();
+    let metadata = bad.columns.last_mut().unwrap();
+    metadata.values = Values::Text((0..100).map(|_| "{}").collect());
+    let mut appender = store.appender().unwrap();
+    let error = appender.append_columns(Table::Task, bad).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadInput, "{error}");
+    assert!(error.to_string().contains("metadata"), "{error}");
+    appender.append_columns(Table::Task, good).unwrap();
+    appender.flush().unwrap();
+    assert_eq!(store.snapshot().unwrap().rows(Table::Task), 100);
 }

@@ -130,6 +130,13 @@ fn check_batch(table: Table, batch: &Batch) -> Result<()> {
         if column.validity.as_ref().is_some_and(|validity| validity.len() != rows) {
             return bad("the validity has another length than the values".to_owned());
         }
+        // Such a row could not be stored, and would block all that come after it.
+        if let (Some(validity), Values::Text(texts)) = (&column.validity, &column.values)
+            && let Some(row) =
+                (0..rows).find(|row| !validity.get(*row) && !texts.get(*row).is_empty())
+        {
+            return bad(format!("row {row} is null and has a text, expected an empty one"));
+        }
         check_values(field.name, field.kind, column)?;
     }
     Ok(())
