@@ -1007,6 +1007,22 @@ fn sum(chunk: &Chunk<'_>, rows: Range<usize>) -> Result<i64> {
             let lanes = lanes.sum(rows).cast_signed().wrapping_mul(scale);
             Ok(times(base).wrapping_add(lanes))
         }
+        tag::PATCHED => {
+            let patches = read_patches(chunk)?;
+            let (base, scale, lanes) = read_lanes(&patches.lanes)?;
+            let inside = patches.inside(&rows);
+            let total = lanes.sum(rows).cast_signed().wrapping_mul(scale);
+            let mut total = times(base).wrapping_add(total);
+            // Exceptions count instead of what their lanes say.
+            let positions = patches.positions.get(inside.clone()).unwrap_or_default();
+            for (position, value) in
+                positions.iter().zip(patches.values.get(inside).unwrap_or_default())
+            {
+                let lane = lanes.get(widen(*position)).unwrap_or(0);
+                total = total.wrapping_add(value.wrapping_sub(value_of(lane, base, scale)));
+            }
+            Ok(total)
+        }
         _ => {
             let values: Vec<i64> = decode_some(chunk, &Selection::Range(rows))?;
             Ok(values.iter().fold(0, |sum: i64, value| sum.wrapping_add(*value)))

@@ -233,10 +233,10 @@ impl Stats {
         self.rows += values.len() as u64;
         let count = for_valid(values, validity, |values| {
             self.sum.merge(Pair::of(values).sum());
-            let (min, max) = values
-                .iter()
-                .map(|value| float_key(*value))
-                .fold((i64::MAX, i64::MIN), |(min, max), key| (min.min(key), max.max(key)));
+            // Two passes, each of which is a plain reduction.
+            let keys = || values.iter().map(|value| float_key(*value));
+            let min = keys().fold(i64::MAX, i64::min);
+            let max = keys().fold(i64::MIN, i64::max);
             self.widen(Number::Float(float_from_key(min)), Number::Float(float_from_key(max)));
         });
         self.nulls += values.len() as u64 - count;
