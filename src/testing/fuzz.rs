@@ -27,6 +27,7 @@ use crate::format::layout::{
     FRAME_MAGIC, FRAMES_OFFSET, Field, HEADER_CHECKSUM_OFFSET, HEADER_COPIES, HEADER_COPY_BYTES,
     HEADER_MAGIC, TRAILER_BYTES, TRAILER_MAGIC, chunk_entry, directory, frame_header, trailer,
 };
+use crate::format::order::float_key;
 use crate::fs::FileSystem;
 use crate::fs::sim::SimFileSystem;
 use crate::maintain::merge::{self, Reach};
@@ -35,6 +36,7 @@ use crate::query::filter::{Aggregation, Filter, Order, Percentile, TopBy};
 use crate::row::{AgentMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
 use crate::segment::files::{StoreRoot, seal_rows};
+use crate::selection::{Selection, index};
 use crate::snapshot::Snapshot;
 use crate::snapshot::lister::{Content, Lister};
 use crate::store::Store;
@@ -112,12 +114,43 @@ pub fn chunk(input: &[u8]) {
     {
         assert_same(&viewed, &parsed.decode(Some(&dictionary)).expect("views read no less"));
     }
+    let whole = parsed.decode(Some(&dictionary)).ok();
+    read_parts(&parsed, &dictionary, whole.as_ref());
     let Ok(column) = parsed.decode(None) else { return };
     for effort in [Effort::Append, Effort::Seal] {
         let mut out = Vec::new();
         if encoding::encode(&column, TextScope::Local, effort, &mut out).is_ok() {
             let again = Chunk::parse(&out, kind).and_then(|chunk| chunk.decode(None));
             assert_same(&column, &again.expect("what was encoded can be decoded"));
+        }
+    }
+}
+
+/// Reads some rows, finds texts and splits numbers; where the whole can be decoded, that
+/// must agree with it.
+fn read_parts(chunk: &Chunk<'_>, dictionary: &Arc<Strings>, whole: Option<&Column>) {
+    let rows = chunk.rows();
+    let range = rows / 3..rows - rows / 5;
+    let some = (0..).take(rows).step_by(rows / 50 + 1).collect();
+    for rows in [Selection::Range(range.clone()), Selection::of_rows(some)] {
+        for text in ["a", "agent", "task_0000017", ""] {
+            let _ = chunk.find_text(text, Some(1), &rows);
+        }
+        let part = chunk.decode_some(&rows, Some(dictionary));
+        if let Some(whole) = whole {
+            let list: Vec<u32> = rows.iter().map(index).collect();
+            assert_same(&whole.gather(&list), &part.expect("some rows of a whole that is good"));
+        }
+    }
+    let Ok(numbers) = chunk.numbers(range.clone()) else { return };
+    for (low, high) in [(i64::MIN, -1), (-3, 1_000), (1 << 40, i64::MAX)] {
+        let mut inside = Vec::new();
+        let below = numbers.split(low, high, &mut inside);
+        if let (Some(whole), Some(below)) = (whole, below) {
+            let key = |row| whole.int(row).or_else(|| whole.float(row).map(float_key));
+            let keys = || range.clone().filter_map(key);
+            assert_eq!(below, keys().filter(|key| *key < low).count());
+            assert_eq!(inside.len(), keys().filter(|key| (low..=high).contains(key)).count());
         }
     }
 }
