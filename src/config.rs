@@ -53,6 +53,8 @@ pub struct Options {
     pub block_rows: usize,
     /// Hours with fewer rows share a block (default 4,096).
     pub small_hour_rows: usize,
+    /// Level of zstd in archives, 1 to 22 (default 6).
+    pub archive_level: i32,
     /// Time that replaced files stay, so that readers that listed them can open them
     /// (default 10 min).
     pub unlink_grace: Duration,
@@ -79,6 +81,7 @@ impl Default for Options {
             channel_bytes: 16 << 20,
             block_rows: limits::BLOCK_ROWS_MAX,
             small_hour_rows: limits::SMALL_HOUR_ROWS,
+            archive_level: 6,
             unlink_grace: Duration::from_secs(600),
             result_cache: limits::RESULT_CACHE_ENTRIES,
             read_mode: ReadMode::Mapped,
@@ -100,6 +103,7 @@ impl Options {
         in_range("roll_bytes", self.roll_bytes, 1 << 10, 1 << 36)?;
         in_range("channel_batches", self.channel_batches as u64, 1, 1 << 16)?;
         in_range("channel_bytes", self.channel_bytes as u64, 1, 1 << 34)?;
+        in_range("archive_level", u64::try_from(self.archive_level).unwrap_or(0), 1, 22)?;
         in_range("block_rows", self.block_rows as u64, 1, limits::BLOCK_ROWS_MAX as u64)?;
         in_range("small_hour_rows", self.small_hour_rows as u64, 1, self.block_rows as u64).or_else(
             |error| if self.block_rows < limits::SMALL_HOUR_ROWS { Ok(()) } else { Err(error) },

@@ -44,9 +44,16 @@ pub(super) fn encode(
         });
     }
     let start = out.len();
-    if effort == Effort::Seal && put_decimal(values, shape, out)? {
-        let raw = values.len() * 8;
-        if cost(out.len() - start, Access::Unpack) < cost(raw, Access::View) {
+    let raw = cost(values.len() * 8, Access::View, effort);
+    if effort != Effort::Append && put_decimal(values, shape, effort, out)? {
+        if cost(out.len() - start, Access::Unpack, effort) < raw {
+            return Ok(());
+        }
+        out.truncate(start);
+    }
+    if matches!(effort, Effort::Archive { .. }) {
+        put_patterns(values, shape, effort, out)?;
+        if cost(out.len() - start, Access::Unpack, effort) < raw {
             return Ok(());
         }
         out.truncate(start);
@@ -54,6 +61,19 @@ pub(super) fn encode(
     write_chunk(out, tag::FLOAT_RAW, shape, |out| {
         put_raw(values, out);
         Ok(())
+    })
+}
+
+/// Writes the bit patterns as integers.
+pub(super) fn put_patterns(
+    values: &[f64],
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let patterns: Vec<i64> = values.iter().map(|value| value.to_bits().cast_signed()).collect();
+    write_chunk(out, tag::FLOAT_PATTERNS, shape, |out| {
+        ints::encode(&patterns, &Shape::plain(patterns.len()), effort, out)
     })
 }
 
@@ -68,7 +88,12 @@ fn put_raw(values: &[f64], out: &mut Vec<u8>) {
 }
 
 /// Writes the decimal form unless too few values have one; says whether it did.
-pub(super) fn put_decimal(values: &[f64], shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<bool> {
+pub(super) fn put_decimal(
+    values: &[f64],
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
     let Some(exponent) = exponent(values) else { return Ok(false) };
     let power = POWERS[usize::from(exponent)];
     let mut integers = Vec::with_capacity(values.len());
@@ -91,8 +116,8 @@ pub(super) fn put_decimal(values: &[f64], shape: &Shape<'_>, out: &mut Vec<u8>) 
     write_chunk(out, tag::FLOAT_DECIMAL, shape, |out| {
         put_count(out, apart.len())?;
         out.extend_from_slice(&[exponent, 0, 0, 0]);
-        ints::encode(&integers, &Shape::plain(integers.len()), Effort::Seal, out)?;
-        ints::encode(&positions, &Shape::plain(positions.len()), Effort::Seal, out)?;
+        ints::encode(&integers, &Shape::plain(integers.len()), effort, out)?;
+        ints::encode(&positions, &Shape::plain(positions.len()), effort, out)?;
         put_raw(&apart, out);
         Ok(())
     })?;
@@ -142,6 +167,10 @@ pub(super) fn decode(chunk: &Chunk<'_>) -> Result<Vec<f64>> {
             reader.end()?;
             Ok(raw.iter().map(|value| value.get()).collect())
         }
+        tag::FLOAT_PATTERNS => {
+            let patterns: Vec<i64> = ints::decode(&read_patterns(chunk)?)?;
+            Ok(patterns.into_iter().map(float_of_pattern).collect())
+        }
         _ => decode_decimal(chunk),
     }
 }
@@ -156,6 +185,10 @@ pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<f64
             let raw = read_raw(&mut reader, chunk.stored())?;
             reader.end()?;
             Ok(rows.iter().filter_map(|row| raw.get(row)).map(|value| value.get()).collect())
+        }
+        tag::FLOAT_PATTERNS => {
+            let patterns: Vec<i64> = ints::decode_some(&read_patterns(chunk)?, rows)?;
+            Ok(patterns.into_iter().map(float_of_pattern).collect())
         }
         _ => {
             let decimal = Decimal::read(chunk)?;
@@ -174,6 +207,8 @@ pub(super) enum Numbers<'a> {
     Same(f64),
     /// As they are.
     Raw(&'a [F64]),
+    /// Decoded.
+    Values(Vec<f64>),
     /// Integers over a power of ten; the values of exceptions, and the integers that stand
     /// in their places.
     Decimal { integers: ints::Words<'a>, power: f64, apart: Vec<f64>, stray: Vec<i64> },
@@ -189,6 +224,7 @@ pub(super) fn numbers<'a>(chunk: &Chunk<'a>, rows: Range<usize>) -> Result<Numbe
             reader.end()?;
             Ok(Numbers::Raw(raw.get(rows).unwrap_or_default()))
         }
+        tag::FLOAT_PATTERNS => decode_some(chunk, &Selection::Range(rows)).map(Numbers::Values),
         _ => {
             let decimal = Decimal::read(chunk)?;
             let of = ints::numbers(&decimal.integers, rows.clone())?;
@@ -228,6 +264,18 @@ pub(super) fn raw_bytes<'a>(chunk: &Chunk<'a>) -> Result<&'a [u8]> {
     let bytes = reader.take(chunk.stored() * 8)?;
     reader.end()?;
     Ok(bytes)
+}
+
+/// The bit patterns of a PATTERNS chunk.
+fn read_patterns<'a>(chunk: &Chunk<'a>) -> Result<Chunk<'a>> {
+    let mut reader = Reader::new(chunk.body, "5.3");
+    let patterns = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
+    reader.end()?;
+    Ok(patterns)
+}
+
+fn float_of_pattern(pattern: i64) -> f64 {
+    f64::from_bits(pattern.cast_unsigned())
 }
 
 /// The parts of DECIMAL: integers, and positions and values of the exceptions.

@@ -1,6 +1,6 @@
 //! Integers: timestamps, counts, codes, lengths (spec 5.1).
 //!
-//! Owns the six integer encodings, the view that scans read without unpacking, and the
+//! Owns the seven integer encodings, the view that scans read without unpacking, and the
 //! plan by which sealing chooses. Everything that is stored as integers goes through here.
 //!
 //! Frame of reference and patching follow Zukowski, Heman, Nes, Boncz: Super-Scalar
@@ -17,6 +17,7 @@ use super::bytes::{Reader, padding, put_count, widen};
 use super::kernels::{self, Lane};
 use super::layout::{HEADER_BYTES, PACKED_BITS_MAX, tag};
 use super::packed::{find_packed, pack, packed_bytes, unpack, unpack_some};
+use super::planes::{Joined, Planes};
 use super::{Access, Chunk, Effort, Shape, cost, write_chunk};
 use crate::column::extremes;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ use crate::selection::{Selection, index};
 const FRAME_BYTES: usize = 24;
 /// Fewest rows for which more than constant and lanes is looked at.
 const PLAN_ROWS_MIN: usize = 4;
+/// Fewest lanes whose planes are worth compressing.
+const PLANE_ROWS_MIN: usize = 32;
 /// Values looked at to find a base that leaves low outliers out.
 const SAMPLE: usize = 256;
 /// Lanes that are cut at once.
@@ -393,11 +396,11 @@ pub(super) fn encode<T: Value>(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     match effort {
-        Effort::Seal if values.len() >= PLAN_ROWS_MIN => {
+        Effort::Seal | Effort::Archive { .. } if values.len() >= PLAN_ROWS_MIN => {
             let wide = T::all_wide(values);
             // A null row has the least value: base must be that, so that its lane is 0.
             let rule = if shape.nulls > 0 { Rule::WithNulls } else { Rule::Any };
-            plan(&wide, rule).emit(&wide, shape, out)
+            plan(&wide, rule, effort).emit(&wide, shape, out)
         }
         _ => match bounds(values) {
             None => put_constant(0, shape, out),
@@ -490,6 +493,7 @@ enum Choice {
     Constant(i64),
     Lanes(Frame),
     Packed(Frame),
+    Planes(Frame, Planes),
     Patched { frame: Frame, positions: Nested, values: Nested },
     Runs { values: Nested, lengths: Nested },
     Delta { first: i64, deltas: Nested },
@@ -502,8 +506,8 @@ struct Nested {
 }
 
 impl Nested {
-    fn new(values: Vec<i64>, rule: Rule) -> Self {
-        let plan = Box::new(plan(&values, rule));
+    fn new(values: Vec<i64>, rule: Rule, effort: Effort) -> Self {
+        let plan = Box::new(plan(&values, rule, effort));
         Self { values, plan }
     }
 
@@ -536,10 +540,22 @@ impl Plan {
             .then(|| Self::new(Choice::Packed(frame), body, Access::Unpack))
     }
 
+    /// Compressed planes of the lanes; not of few.
+    fn planes(values: &[i64], frame: Frame, level: i32) -> Option<Self> {
+        (values.len() >= PLANE_ROWS_MIN).then(|| {
+            let width = frame.bits().div_ceil(8);
+            let lanes = values.iter().copied().map(frame.lane_of());
+            let planes = Planes::compress(lanes, width, level);
+            let body = FRAME_BYTES + planes.bytes();
+            Self::new(Choice::Planes(frame, planes), body, Access::Decompress)
+        })
+    }
+
     /// The better of two, this one if they cost the same.
-    fn or(self, other: Option<Self>) -> Self {
+    fn or(self, other: Option<Self>, effort: Effort) -> Self {
+        let cost = |plan: &Self| cost(plan.bytes, plan.access, effort);
         match other {
-            Some(other) if cost(other.bytes, other.access) < cost(self.bytes, self.access) => other,
+            Some(other) if cost(&other) < cost(&self) => other,
             _ => self,
         }
     }
@@ -552,6 +568,10 @@ impl Plan {
                 frame.put(frame.bits(), out);
                 pack(values.iter().copied().map(frame.lane_of()), frame.bits(), out);
                 Ok(())
+            }),
+            Choice::Planes(frame, planes) => write_chunk(out, tag::PLANES, shape, |out| {
+                frame.put(frame.bits().div_ceil(8), out);
+                planes.put(out)
             }),
             Choice::Patched { frame, positions, values: apart } => {
                 write_chunk(out, tag::PATCHED, shape, |out| {
@@ -577,18 +597,25 @@ impl Plan {
 }
 
 /// Finds the encoding of least cost.
-fn plan(values: &[i64], rule: Rule) -> Plan {
+fn plan(values: &[i64], rule: Rule, effort: Effort) -> Plan {
     let Some((min, max)) = bounds(values) else { return Plan::constant(0) };
     if min == max {
         return Plan::constant(min);
     }
     let frame = Frame::new(min, max, common_divisor(values, min));
-    let flat = Plan::lanes(frame, values.len()).or(Plan::packed(frame, values.len()));
+    let packed = Plan::packed(frame, values.len());
+    let flat = Plan::lanes(frame, values.len()).or(packed, effort);
+    // Compressed planes take outliers in their stride.
+    let flat = match effort {
+        Effort::Archive { level } => flat.or(Plan::planes(values, frame, level), effort),
+        _ if rule == Rule::Flat => flat,
+        _ => flat.or(patched(values, &frame, rule, effort), effort),
+    };
     match rule {
         Rule::Flat => flat,
-        Rule::Deltas => flat.or(patched(values, &frame, rule)).or(runs(values)),
+        Rule::Deltas => flat.or(runs(values, effort), effort),
         Rule::Any | Rule::WithNulls => {
-            flat.or(patched(values, &frame, rule)).or(runs(values)).or(delta(values))
+            flat.or(runs(values, effort), effort).or(delta(values, effort), effort)
         }
     }
 }
@@ -648,7 +675,7 @@ fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
 
 /// Narrower lanes with the few values that they do not reach apart: from the least value,
 /// or from a low one of a sample where a few are far below the rest.
-fn patched(values: &[i64], whole: &Frame, rule: Rule) -> Option<Plan> {
+fn patched(values: &[i64], whole: &Frame, rule: Rule, effort: Effort) -> Option<Plan> {
     if whole.width() == 1 {
         return None;
     }
@@ -661,8 +688,8 @@ fn patched(values: &[i64], whole: &Frame, rule: Rule) -> Option<Plan> {
     let outside = |value: &i64| !reaches(&frame, *value);
     let apart: Vec<i64> = values.iter().copied().filter(outside).collect();
     let positions = (0i64..).zip(values).filter(|(_, value)| outside(value));
-    let positions = Nested::new(positions.map(|(position, _)| position).collect(), Rule::Flat);
-    let apart = Nested::new(apart, Rule::Flat);
+    let positions = Nested::new(positions.map(|(position, _)| position).collect(), Rule::Flat, effort);
+    let apart = Nested::new(apart, Rule::Flat, effort);
     let lanes = chunk_bytes(FRAME_BYTES + values.len() * usize::from(frame.width()));
     let body = 8 + lanes + positions.bytes() + apart.bytes();
     Some(Plan::new(Choice::Patched { frame, positions, values: apart }, body, Access::View))
@@ -714,7 +741,7 @@ fn inside(values: &[i64], frame: &Frame) -> Vec<i64> {
 }
 
 /// Runs, if they are long enough to be worth a look.
-fn runs(values: &[i64]) -> Option<Plan> {
+fn runs(values: &[i64], effort: Effort) -> Option<Plan> {
     let count = 1 + values.windows(2).filter(|pair| pair[0] != pair[1]).count();
     if count > values.len() / 4 {
         return None;
@@ -724,15 +751,16 @@ fn runs(values: &[i64]) -> Option<Plan> {
         firsts.push(run[0]);
         lengths.push(i64::try_from(run.len()).expect("rows fit in 64 bits"));
     }
-    let (values, lengths) = (Nested::new(firsts, Rule::Flat), Nested::new(lengths, Rule::Flat));
+    let flat = |values| Nested::new(values, Rule::Flat, effort);
+    let (values, lengths) = (flat(firsts), flat(lengths));
     let body = 8 + values.bytes() + lengths.bytes();
     Some(Plan::new(Choice::Runs { values, lengths }, body, Access::Unpack))
 }
 
-fn delta(values: &[i64]) -> Option<Plan> {
+fn delta(values: &[i64], effort: Effort) -> Option<Plan> {
     let (first, rest) = values.split_first()?;
     let deltas = rest.iter().zip(values).map(|(next, last)| next.wrapping_sub(*last)).collect();
-    let deltas = Nested::new(deltas, Rule::Deltas);
+    let deltas = Nested::new(deltas, Rule::Deltas, effort);
     let body = 8 + deltas.bytes();
     Some(Plan::new(Choice::Delta { first: *first, deltas }, body, Access::Unpack))
 }
@@ -863,9 +891,9 @@ pub(super) fn lanes_are_zero(
 pub(super) fn reach(chunk: &Chunk<'_>) -> Result<Option<(i128, i128)>> {
     let (base, scale, top) = match chunk.encoding {
         tag::CONSTANT => (read_constant(chunk)?, 1, 0),
-        tag::LANES | tag::PACKED => {
+        tag::LANES | tag::PACKED | tag::PLANES => {
             let (base, scale, width, _) = read_frame(chunk)?;
-            let bits = u32::from(width) * if chunk.encoding == tag::LANES { 8 } else { 1 };
+            let bits = u32::from(width) * if chunk.encoding == tag::PACKED { 1 } else { 8 };
             let top = u64::MAX.checked_shr(u64::BITS.saturating_sub(bits)).unwrap_or(0);
             (base, scale.cast_unsigned(), top)
         }
@@ -901,6 +929,10 @@ pub(super) fn decode_some<T: Value>(chunk: &Chunk<'_>, rows: &Selection) -> Resu
             Ok(values)
         }
         tag::RUNS => Runs::read(chunk)?.pick(rows),
+        tag::PLANES => {
+            let joined = Joined::read(chunk)?;
+            Ok(joined.lanes().pick(joined.base, joined.scale, rows))
+        }
         _ => pick_deltas(chunk, rows),
     }
 }
@@ -1140,6 +1172,10 @@ pub(super) fn decode<T: Value>(chunk: &Chunk<'_>) -> Result<Vec<T>> {
         }
         tag::PATCHED => decode_patched(chunk),
         tag::RUNS => Runs::read(chunk)?.pick(&Selection::Range(0..count)),
+        tag::PLANES => {
+            let joined = Joined::read(chunk)?;
+            Ok(joined.lanes().decode(joined.base, joined.scale))
+        }
         _ => pick_deltas(chunk, &Selection::Range(0..count)),
     }
 }
@@ -1269,7 +1305,7 @@ mod tests {
 
     #[test]
     fn examples_of_the_spec() {
-        let flat = |values: &[i64]| Nested::new(values.to_vec(), Rule::Flat);
+        let flat = |values: &[i64]| Nested::new(values.to_vec(), Rule::Flat, Effort::Seal);
         let packed = Choice::Packed(Frame::new(-300, 400, 100));
         assert_example("PACKED", &emit(&[-300, 400, 0, 100], packed));
         let (positions, values) = (flat(&[2]), flat(&[9_000_000]));
@@ -1278,6 +1314,9 @@ mod tests {
         assert_example("PATCHED", &emit(&[10, 12, 9_000_000, 14], patched));
         let runs = Choice::Runs { values: flat(&[7, 8]), lengths: flat(&[3, 3]) };
         assert_example("RUNS", &emit(&[7, 7, 7, 8, 8, 8], runs));
+        let (values, frame) = ([1_000, 66_536, 1_300], Frame::new(1_000, 66_536, 1));
+        let planes = Planes::compress(values.into_iter().map(frame.lane_of()), 3, 6);
+        assert_example("PLANES", &emit(&values, Choice::Planes(frame, planes)));
         let delta = Choice::Delta { first: 1_000, deltas: flat(&[10, 10, 11]) };
         assert_example("DELTA", &emit(&[1_000, 1_010, 1_020, 1_031], delta));
     }
@@ -1296,9 +1335,11 @@ mod tests {
         for case in cases {
             let values: Vec<i64> = (0..2000).map(case).collect();
             for rule in [Rule::Any, Rule::WithNulls, Rule::Deltas, Rule::Flat] {
-                let (plan, mut out) = (plan(&values, rule), Vec::new());
-                plan.emit(&values, &Shape::plain(values.len()), &mut out).unwrap();
-                assert_eq!(out.len(), plan.bytes);
+                for effort in [Effort::Seal, Effort::Archive { level: 6 }] {
+                    let (plan, mut out) = (plan(&values, rule, effort), Vec::new());
+                    plan.emit(&values, &Shape::plain(values.len()), &mut out).unwrap();
+                    assert_eq!(out.len(), plan.bytes);
+                }
             }
         }
     }
@@ -1311,7 +1352,7 @@ mod tests {
             _ => 1_000_000 + (mix(i) % 200) as i64,
         };
         let values: Vec<i64> = (0..5000).map(value).collect();
-        match plan(&values, Rule::Any).choice {
+        match plan(&values, Rule::Any, Effort::Seal).choice {
             Choice::Patched { frame, .. } => assert_eq!(frame.width(), 1),
             _ => panic!("expected exceptions"),
         }

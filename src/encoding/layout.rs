@@ -45,9 +45,11 @@ pub(super) mod tag {
     pub(in crate::encoding) const PACKED: u8 = 5;
     pub(in crate::encoding) const PATCHED: u8 = 6;
     pub(in crate::encoding) const BITS: u8 = 7;
+    pub(in crate::encoding) const PLANES: u8 = 8;
     pub(in crate::encoding) const FLOAT_RAW: u8 = 16;
     pub(in crate::encoding) const FLOAT_DECIMAL: u8 = 17;
     pub(in crate::encoding) const FLOAT_CONSTANT: u8 = 18;
+    pub(in crate::encoding) const FLOAT_PATTERNS: u8 = 19;
     pub(in crate::encoding) const TEXT_CODES: u8 = 32;
     pub(in crate::encoding) const TEXT_DICTIONARY: u8 = 33;
     pub(in crate::encoding) const TEXT_PLAIN: u8 = 34;

@@ -20,6 +20,7 @@ mod layout;
 mod numbered;
 mod numbers;
 mod packed;
+mod planes;
 mod text;
 pub(crate) mod views;
 
@@ -43,6 +44,11 @@ pub(crate) enum Effort {
     Append,
     /// Every encoding is estimated and the one of least [`cost`] taken.
     Seal,
+    /// The smallest of all encodings, whatever reading it asks; zstd at this level.
+    Archive {
+        /// Level of zstd, 1 to 22.
+        level: i32,
+    },
 }
 
 /// Where the dictionary of a coded column lies.
@@ -67,9 +73,11 @@ enum Access {
 
 /// The rule by which one encoding is preferred to another: its bytes, weighted by what a
 /// scan pays. Unpacking must save 25 % against a view, and decompression 50 %; between
-/// equals the earlier candidate stays. The encoding of least cost is chosen.
-fn cost(bytes: usize, access: Access) -> usize {
+/// equals the earlier candidate stays. The encoding of least cost is chosen. For archives
+/// bytes alone count.
+fn cost(bytes: usize, access: Access, effort: Effort) -> usize {
     match access {
+        _ if matches!(effort, Effort::Archive { .. }) => bytes,
         Access::View => bytes.saturating_mul(3),
         Access::Unpack => bytes.saturating_mul(4),
         Access::Decompress => bytes.saturating_mul(6),
@@ -543,12 +551,19 @@ fn fits(encoding: u8, kind: ColumnType) -> bool {
     match kind {
         ColumnType::Timestamp | ColumnType::Int => matches!(
             encoding,
-            tag::CONSTANT | tag::LANES | tag::RUNS | tag::DELTA | tag::PACKED | tag::PATCHED
+            tag::CONSTANT
+                | tag::LANES
+                | tag::RUNS
+                | tag::DELTA
+                | tag::PACKED
+                | tag::PATCHED
+                | tag::PLANES
         ),
         ColumnType::Bool => matches!(encoding, tag::CONSTANT | tag::BITS),
-        ColumnType::Float => {
-            matches!(encoding, tag::FLOAT_RAW | tag::FLOAT_DECIMAL | tag::FLOAT_CONSTANT)
-        }
+        ColumnType::Float => matches!(
+            encoding,
+            tag::FLOAT_RAW | tag::FLOAT_DECIMAL | tag::FLOAT_CONSTANT | tag::FLOAT_PATTERNS
+        ),
         ColumnType::Dimension | ColumnType::Text | ColumnType::Json => matches!(
             encoding,
             tag::TEXT_CODES
@@ -568,7 +583,7 @@ mod tests {
     use super::views::{ColumnView, Layout, ViewValues};
     use super::*;
 
-    const EFFORTS: [Effort; 2] = [Effort::Append, Effort::Seal];
+    const EFFORTS: [Effort; 3] = [Effort::Append, Effort::Seal, Effort::Archive { level: 6 }];
 
     fn chunk_of(column: &Column, scope: TextScope, effort: Effort) -> Vec<u8> {
         // Something before it: a chunk must not care where it starts.
@@ -606,7 +621,7 @@ mod tests {
     }
 
     /// Encodes with every effort, decodes, compares, and gives back the encodings used.
-    fn check(column: &Column) -> [u8; 2] {
+    fn check(column: &Column) -> [u8; 3] {
         EFFORTS.map(|effort| {
             let bytes = chunk_of(column, TextScope::Local, effort);
             let chunk = Chunk::parse(&bytes, kind_of(column)).unwrap();
@@ -831,12 +846,15 @@ mod tests {
         assert_example("RAW", &append(&Column::new(Values::Float(vec![1.5, -0.0]))));
         let mut out = Vec::new();
         let values: Vec<f64> = vec![0.5, 1.25, -0.0, 3.0, 0.75, 1.0, 2.0, 2.5];
-        floats::put_decimal(&values, &Shape::plain(8), &mut out).unwrap();
+        floats::put_decimal(&values, &Shape::plain(8), Effort::Seal, &mut out).unwrap();
         same(
             &Column::new(Values::Float(values)),
             &Chunk::parse(&out, ColumnType::Float).unwrap().decode(None).unwrap(),
         );
         assert_example("DECIMAL", &out);
+        let mut out = Vec::new();
+        floats::put_patterns(&[1.5, 2.5], &Shape::plain(2), Effort::Append, &mut out).unwrap();
+        assert_example("PATTERNS", &out);
     }
 
     #[test]
@@ -851,7 +869,8 @@ mod tests {
         let ids = texts(["task_007", "task_008", "idle"]);
         let Values::Text(strings) = &ids.values else { unreachable!() };
         let (shape, mut out) = (Shape::plain(3), Vec::new());
-        numbered::put(&text::Stored::new(strings, &shape).unwrap(), &shape, &mut out).unwrap();
+        let stored = text::Stored::new(strings, &shape).unwrap();
+        numbered::put(&stored, &shape, Effort::Seal, &mut out).unwrap();
         same(&ids, &Chunk::parse(&out, ColumnType::Text).unwrap().decode(None).unwrap());
         assert_example("NUMBERED", &out);
         let uuids = texts(["00112233-4455-6677-8899-aabbccddeeff"]);
@@ -923,7 +942,7 @@ mod tests {
     #[test]
     fn sealing_chooses_as_expected_and_everything_comes_back() {
         for (expected, column) in samples(3000) {
-            let [_, sealed] = check(&column);
+            let [_, sealed, _] = check(&column);
             assert_eq!(sealed, expected, "of {:?}", column.values.len());
         }
     }
@@ -962,7 +981,7 @@ mod tests {
     fn nulls_do_not_spoil_base_and_width() {
         let values = (0..1000).map(|i| 1_000_000 + i % 200).collect();
         let column = with_nulls(ints(values), |row| row % 7 == 0);
-        for effort in EFFORTS {
+        for effort in [Effort::Append, Effort::Seal] {
             let bytes = chunk_of(&column, TextScope::Local, effort);
             let chunk = Chunk::parse(&bytes, ColumnType::Int).unwrap();
             assert_eq!(chunk.encoding, tag::LANES);
@@ -1082,7 +1101,7 @@ mod tests {
         let mut bytes = Vec::new();
         let shape = Shape::plain(1);
         let stored = text::Stored::new(&strings, &shape).unwrap();
-        assert!(numbered::put(&stored, &shape, &mut bytes).unwrap().is_some());
+        assert!(numbered::put(&stored, &shape, Effort::Seal, &mut bytes).unwrap().is_some());
         let constant = chunk_of(&ints(vec![1; 1 << 20]), TextScope::Local, Effort::Seal);
         let table = HEADER_BYTES + 8 + 24 + 60_000;
         let mut codes = constant.clone();

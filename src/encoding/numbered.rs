@@ -113,6 +113,7 @@ impl<'a> Parts<'a> {
 pub(super) fn put(
     stored: &Stored<'_>,
     shape: &Shape<'_>,
+    effort: Effort,
     out: &mut Vec<u8>,
 ) -> Result<Option<Access>> {
     let Some(parts) = Parts::of(stored) else { return Ok(None) };
@@ -122,8 +123,8 @@ pub(super) fn put(
     write_chunk(out, tag::TEXT_NUMBERED, shape, |out| {
         put_templates(&parts.templates, out)?;
         let whole = Shape::plain(stored.len());
-        ints::encode(&parts.codes, &whole, Effort::Seal, out)?;
-        ints::encode(&parts.numbers, &whole, Effort::Seal, out)
+        ints::encode(&parts.codes, &whole, effort, out)?;
+        ints::encode(&parts.numbers, &whole, effort, out)
     })?;
     Ok(Some(Access::View))
 }

@@ -99,6 +99,10 @@ impl<'a> Numbers<'a> {
             floats::Numbers::Raw(raw) => {
                 Self { raw, ..plain(Words::Values(Vec::new()), Meaning::Key) }
             }
+            floats::Numbers::Values(values) => {
+                let keys = values.into_iter().map(float_key).collect();
+                plain(Words::Values(keys), Meaning::Key)
+            }
             floats::Numbers::Decimal { integers, power, apart, stray } => {
                 let numbers = plain(integers, Meaning::Decimal(power));
                 let stray = stray.iter().map(|integer| (numbers.word(*integer), 1)).collect();

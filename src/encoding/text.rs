@@ -13,6 +13,7 @@ use super::layout::{
     ALIGNMENT, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC, ZSTD_WINDOW_LOG_MAX,
     tag,
 };
+use super::planes::compress;
 use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, write_chunk};
 use crate::column::{Bitmap, Strings, Values};
 use crate::error::{Error, Result};
@@ -91,15 +92,16 @@ fn encode_stored(
         return Ok(Access::View);
     }
     let plain = out.len() - start;
-    let mut choice = Choice { start, out, access: Access::View, candidate: Vec::new() };
+    let mut choice = Choice { start, out, access: Access::View, effort, candidate: Vec::new() };
     choice.offer(|out| put_uuids(stored, shape, out))?;
-    choice.offer(|out| numbered::put(stored, shape, out))?;
+    choice.offer(|out| numbered::put(stored, shape, effort, out))?;
     if coded {
-        choice.offer(|out| put_distinct(stored, shape, out))?;
+        choice.offer(|out| put_distinct(stored, shape, effort, out))?;
     }
     // Where structure was found, general compression would hardly halve the rest.
-    if stored.text.len() >= ZSTD_BYTES_MIN && choice.bytes() > plain / 2 {
-        choice.offer(|out| put_zstd(stored, shape, out))?;
+    let unstructured = choice.bytes() > plain / 2 || effort != Effort::Seal;
+    if stored.text.len() >= ZSTD_BYTES_MIN && unstructured {
+        choice.offer(|out| put_zstd(stored, shape, effort, out))?;
     }
     Ok(choice.access)
 }
@@ -109,6 +111,7 @@ struct Choice<'a> {
     start: usize,
     out: &'a mut Vec<u8>,
     access: Access,
+    effort: Effort,
     candidate: Vec<u8>,
 }
 
@@ -121,6 +124,7 @@ impl Choice<'_> {
     fn offer(&mut self, put: impl FnOnce(&mut Vec<u8>) -> Result<Option<Access>>) -> Result<()> {
         self.candidate.clear();
         let Some(access) = put(&mut self.candidate)? else { return Ok(()) };
+        let cost = |bytes, access| cost(bytes, access, self.effort);
         if cost(self.candidate.len(), access) < cost(self.bytes(), self.access) {
             self.out.truncate(self.start);
             self.out.extend_from_slice(&self.candidate);
@@ -167,25 +171,23 @@ fn parse_uuid(text: &str) -> Option<[u8; UUID_BYTES]> {
     Some(uuid.into_bytes())
 }
 
-fn put_zstd(stored: &Stored<'_>, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<Option<Access>> {
-    thread_local! {
-        // A context is some hundred KiB; keeping it saves more than compressing a chunk costs.
-        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
-            const { RefCell::new(None) };
-    }
-    let frame = COMPRESSOR.with_borrow_mut(|kept| {
-        let compressor = match kept {
-            Some(compressor) => compressor,
-            None => kept.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
-        };
-        compressor.compress(stored.text.as_bytes())
-    });
+fn put_zstd(
+    stored: &Stored<'_>,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<Option<Access>> {
+    let level = match effort {
+        Effort::Archive { level } => level,
+        _ => ZSTD_LEVEL,
+    };
+    let frame = compress(stored.text.as_bytes(), level);
     // Without memory for the compressor the chunk stays as it is.
     let Ok(frame) = frame else { return Ok(None) };
     write_chunk(out, tag::TEXT_ZSTD, shape, |out| {
         put_count(out, stored.text.len())?;
         put_count(out, 0)?;
-        put_lengths(stored, Effort::Seal, out)?;
+        put_lengths(stored, effort, out)?;
         out.extend_from_slice(&frame);
         Ok(())
     })?;
@@ -196,6 +198,7 @@ fn put_zstd(stored: &Stored<'_>, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result
 fn put_distinct(
     stored: &Stored<'_>,
     shape: &Shape<'_>,
+    effort: Effort,
     out: &mut Vec<u8>,
 ) -> Result<Option<Access>> {
     let mut seen: HashMap<&str, u32, foldhash::fast::RandomState> = HashMap::default();
@@ -211,7 +214,7 @@ fn put_distinct(
             return Ok(None);
         }
     }
-    put_dictionary(&codes, &entries, shape, Effort::Seal, out).map(Some)
+    put_dictionary(&codes, &entries, shape, effort, out).map(Some)
 }
 
 /// Appends a chunk of codes with the dictionary of exactly the strings they use.
@@ -607,7 +610,7 @@ fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
 }
 
 /// One frame, of the stated content size, without a dictionary, and nothing after it.
-fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Result<()> {
+pub(super) fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Result<()> {
     let content = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
     let whole = zstd::zstd_safe::find_frame_compressed_size(frame) == Ok(frame.len());
     let dictionary = zstd::zstd_safe::get_dict_id_from_frame(frame).is_some();
@@ -618,7 +621,7 @@ fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Result<()> {
     }
 }
 
-fn decompress(frame: &[u8], text: &mut Vec<u8>) -> std::io::Result<usize> {
+pub(super) fn decompress(frame: &[u8], text: &mut Vec<u8>) -> std::io::Result<usize> {
     thread_local! {
         static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
             const { RefCell::new(None) };

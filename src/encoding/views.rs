@@ -319,6 +319,7 @@ impl HeldFloats {
                     apart: decimal.positions.iter().copied().zip(apart).collect(),
                 }
             }
+            tag::FLOAT_PATTERNS => Self::Plain(floats::decode(chunk)?),
             _ => Self::Same(floats::read_constant(chunk)?),
         })
     }

@@ -169,7 +169,7 @@ fn seal_dead(
 }
 
 /// Cuts a list into groups of at most `REPLACES_MAX` and about `rows_max` rows.
-fn groups<T>(items: Vec<T>, rows_max: u64, rows: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+pub(super) fn groups<T>(items: Vec<T>, rows_max: u64, rows: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
     let mut groups: Vec<Vec<T>> = Vec::new();
     let mut filled = 0;
     for item in items {
@@ -220,15 +220,19 @@ pub(crate) fn merge_small(root: &StoreRoot, lister: &Lister) -> Result<Merged> {
 
 /// Partitions with a file whose header cannot be read: it may replace any other, whose rows
 /// would then count twice if they were merged.
-fn unreadable(files: &[FileFacts]) -> HashSet<(Table, Partition)> {
+pub(super) fn unreadable(files: &[FileFacts]) -> HashSet<(Table, Partition)> {
     let bad = files.iter().filter(|facts| facts.header.is_none());
     bad.map(|facts| (facts.table, facts.partition)).collect()
 }
 
-fn is_small(root: &StoreRoot, facts: &FileFacts) -> bool {
-    let young = facts.header.as_ref().is_none_or(|header| {
+/// Whether the file is of an import that may still be undone.
+pub(super) fn is_young(root: &StoreRoot, facts: &FileFacts) -> bool {
+    facts.header.as_ref().is_none_or(|header| {
         header.txn.is_some() && root.now().saturating_sub(header.created) < UNDO_MICROS
-    });
+    })
+}
+
+fn is_small(root: &StoreRoot, facts: &FileFacts) -> bool {
     let small = facts.segment().is_some_and(|segment| {
         segment.rows() < root.options.roll_rows / 4 && segment.bytes() < root.options.roll_bytes / 4
     });
@@ -236,7 +240,7 @@ fn is_small(root: &StoreRoot, facts: &FileFacts) -> bool {
         && !facts.is_replaced
         && facts.is_committed
         && small
-        && !young
+        && !is_young(root, facts)
 }
 
 fn merge_group(

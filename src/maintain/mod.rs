@@ -5,6 +5,7 @@
 //! never missing rows. All but the sealing of a process's own segments runs under the
 //! store's maintenance lock.
 
+pub(crate) mod compact;
 pub(crate) mod merge;
 pub(crate) mod reconcile;
 pub(crate) mod sealer;

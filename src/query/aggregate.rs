@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::query::answer::{Aggregate, Bucket, Last, Value};
 use crate::query::filter::Aggregation;
 use crate::query::number::Numeric;
-use crate::query::percentile::{check_share, rank, select_ranks};
+use crate::query::percentile::{check_share, estimate, rank, select_ranks};
 use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
 use crate::query::scan::{
     coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block, unexpected,
@@ -20,6 +20,7 @@ use crate::query::scan::{
 use crate::schema::Schema;
 use crate::segment::{BlockInfo, Cell, LastValue};
 use crate::selection::Selection;
+use crate::sketch::digest::Digest;
 use crate::sketch::stats::Stats;
 use crate::time::{Interval, MICROS_PER_SECOND, Timestamp};
 
@@ -150,6 +151,13 @@ pub(crate) fn total(
             }
         }
     }
+    for source in ledger.rollups().iter() {
+        for piece in ledger.rolled_pieces(source, question, Need::default()) {
+            let cells = source.cells(&piece);
+            ledger.summarise(&cells);
+            cells.iter().for_each(|cell| tally.add_cell(wanted, cell));
+        }
+    }
     Ok(tally)
 }
 
@@ -201,6 +209,14 @@ pub(crate) fn newest_value(
             known => known,
         };
         found.into_iter().for_each(|found| keep_newest(&mut newest, found));
+    }
+    for source in ledger.rollups().iter() {
+        let latest = source.stamps.1.min(question.range.end.saturating_sub(1));
+        match source.known_newest(question, measure) {
+            Some(found) => keep_newest(&mut newest, found),
+            None if newest.is_none_or(|newest| latest >= newest.timestamp) => return Ok(None),
+            None => {}
+        }
     }
     Ok(newest)
 }
@@ -275,6 +291,8 @@ struct Slot {
     tally: Tally,
     /// Order keys of its values, if a rank among them is asked for.
     keys: Vec<i64>,
+    /// Digests of those whose rows have gone.
+    digests: Vec<Arc<Digest>>,
 }
 
 /// Buckets under way.
@@ -300,7 +318,7 @@ impl Series<'_> {
         }
         self.last = *self.numbers.entry(start).or_insert_with(|| {
             let tally = Tally::new(self.question.schema, &self.wanted);
-            self.slots.push((start, Slot { tally, keys: Vec::new() }));
+            self.slots.push((start, Slot { tally, keys: Vec::new(), digests: Vec::new() }));
             self.slots.len() - 1
         });
         self.last
@@ -390,14 +408,35 @@ pub(crate) fn buckets(
             }
         }
     }
+    let measure = question.schema.measures.iter().position(|measure| *measure == column);
+    let need = Need { interval: Some(interval), digest: measure.filter(|_| ranked) };
+    for source in ledger.rollups().iter() {
+        for piece in ledger.rolled_pieces(source, question, need) {
+            let start = interval.bucket_start(source.piece_stamps(&piece).0);
+            let cells = source.cells(&piece);
+            ledger.summarise(&cells);
+            let number = series.slot(start);
+            let slot = &mut series.slots[number].1;
+            cells.iter().for_each(|cell| slot.tally.add_cell(&series.wanted, cell));
+            if let Some(measure) = need.digest {
+                slot.digests.extend(source.digests(&piece, measure).into_iter().flatten());
+            }
+        }
+    }
     let numeric = Numeric::of(question.schema, column);
     let mut slots = series.slots;
     slots.retain(|(_, slot)| slot.tally.rows > 0);
     slots.sort_unstable_by_key(|(start, _)| *start);
-    let to_bucket = |(start, mut slot): (i64, Slot)| Bucket {
-        time_bucket: Timestamp::clamped(start),
-        value: bucket_value(numeric, aggregation, &mut slot),
-        count: slot.tally.rows,
+    let to_bucket = |(start, mut slot): (i64, Slot)| {
+        let (value, rank_error) = match aggregation {
+            Aggregation::Percentile(share) if !slot.digests.is_empty() => {
+                let found = estimate(numeric, &slot.digests, &slot.keys, share);
+                (found.value, found.rank_error)
+            }
+            _ => (bucket_value(numeric, aggregation, &mut slot), 0.0),
+        };
+        let time_bucket = Timestamp::clamped(start);
+        Bucket { time_bucket, value, count: slot.tally.rows, rank_error }
     };
     Ok(slots.into_iter().map(to_bucket).collect())
 }
@@ -556,6 +595,23 @@ pub(crate) fn groups(
             Ok(())
         })?;
     }
+    for source in ledger.rollups().iter() {
+        let Some((dictionary, cells)) = ledger.rolled_by(source, question, key) else { continue };
+        names.enter(&dictionary, true);
+        ledger.plan.summarised.add(cells.iter().map(|(_, cell, _)| cell.rows).sum(), 0);
+        for (code, cell, key) in cells {
+            let number = names.number(code);
+            if found.len() < names.len() {
+                found.resize(names.len(), none.clone());
+            }
+            let (tally, last) = &mut found[number];
+            tally.add_cell(wanted, cell);
+            let value = key.zip(wanted.measures.first()).and_then(|(key, m)| *key.last.get(*m)?);
+            if let (true, Some(value)) = (with_last, value) {
+                keep_newest(last, value);
+            }
+        }
+    }
     Ok(Groups { names, found })
 }
 
@@ -583,6 +639,13 @@ pub(crate) fn distinct(
             }
             Ok(())
         })?;
+    }
+    for source in ledger.rollups().iter() {
+        let Some((dictionary, cells)) = ledger.rolled_by(source, question, key) else { continue };
+        names.enter(&dictionary, true);
+        for (code, ..) in cells.iter().filter(|(_, cell, _)| cell.rows > 0) {
+            names.number(*code);
+        }
     }
     Ok(names.len() as u64)
 }

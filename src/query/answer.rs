@@ -161,6 +161,14 @@ pub struct Bucket {
     pub value: Option<Value>,
     /// Rows in the bucket, null or not.
     pub count: u64,
+    /// Of a percentile that rests on rollups: the largest distance of its rank, as a share of
+    /// the values; 0 when exact.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rank_error: f64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// A percentile.
@@ -207,7 +215,7 @@ pub struct Aggregate {
     /// Mean of the values.
     pub avg: Option<f64>,
     /// The newest value that is not null, and when it was measured; of several with one
-    /// stamp the largest.
+    /// stamp the largest. `None` also where a rollup may hold a newer one and does not say.
     pub last: Option<Last>,
 }
 
@@ -283,4 +291,8 @@ pub struct Summary {
     pub total_tokens_used: Value,
     /// Distinct agents.
     pub unique_agents: u64,
+    /// Largest distance of the ranks of the percentiles, as a share of the values; 0 when they
+    /// are exact.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rank_error: f64,
 }

@@ -15,6 +15,7 @@ mod percentile;
 mod plan;
 mod rows;
 mod scan;
+mod tiers;
 mod top;
 pub mod views;
 
@@ -216,6 +217,7 @@ impl Snapshot {
             let column = task::DURATION_MS;
             let ranked = quantiles(question, sources, ledger, column, &[0.95, 0.99], how)?;
             let at = |position: usize| ranked.get(position).and_then(|found| found.value);
+            let rank_error = ranked.iter().map(|found| found.rank_error).fold(0.0, f64::max);
             Ok(Summary {
                 total_tasks: tally.rows,
                 successful_tasks: tally.successes,
@@ -226,6 +228,7 @@ impl Snapshot {
                 avg_tokens_per_task: tally.stats[1].average(),
                 total_tokens_used: tally.stats[1].sum.into(),
                 unique_agents: distinct(question, sources, ledger, task::AGENT_ID)?,
+                rank_error,
             })
         })
     }

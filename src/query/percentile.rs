@@ -78,11 +78,53 @@ pub(crate) fn quantiles(
     shares: &[f64],
     how: Percentile,
 ) -> Result<Vec<Quantile>> {
-    let pass = Pass::cut(question, sources, column);
+    let mut pass = Pass::cut(question, sources, column);
+    pass.take_rollups(ledger);
     match how {
-        Percentile::Exact => pass.exact(ledger, shares),
-        Percentile::Estimate => pass.estimate(ledger, shares),
+        // Where rows have gone, nothing exact can be said of all.
+        Percentile::Exact if pass.rolled.is_empty() => pass.exact(ledger, shares),
+        _ => pass.estimate(ledger, shares),
     }
+}
+
+/// A percentile of the values behind digests and of others, given by their order keys.
+pub(crate) fn estimate(
+    numeric: Numeric,
+    digests: &[Arc<Digest>],
+    keys: &[i64],
+    share: f64,
+) -> Quantile {
+    estimate_of(&merge(numeric, digests.iter(), keys), numeric, share)
+}
+
+/// What digests and values say together.
+fn merge<'a>(
+    numeric: Numeric,
+    digests: impl Iterator<Item = &'a Arc<Digest>>,
+    keys: &[i64],
+) -> MergedCdf {
+    let mut values: Vec<f64> = match numeric {
+        Numeric::Int => keys.iter().map(|key| to_float(*key)).collect(),
+        Numeric::Float => keys.iter().map(|key| float_from_key(*key)).collect(),
+    };
+    let of_values = Digest::build(&mut values);
+    let mut all: Vec<&Digest> = digests.map(Arc::as_ref).collect();
+    all.extend(of_values.as_ref());
+    MergedCdf::new(&all)
+}
+
+fn estimate_of(merged: &MergedCdf, numeric: Numeric, share: f64) -> Quantile {
+    let value = merged.quantile(share);
+    let (value, whole) = match (value, numeric) {
+        (Some(value), Numeric::Int) => (Some(to_int(value)), value.abs() < WHOLE_FLOATS),
+        (value, Numeric::Float) => (value.map(Value::Float), true),
+        (None, Numeric::Int) => (None, true),
+    };
+    let exact = merged.error() == 0.0 && whole;
+    // The bound is on the curve, whose steps are a whole rank high.
+    let half = 0.5 / to_float(i64::try_from(merged.count()).unwrap_or(i64::MAX));
+    let rank_error = if exact { 0.0 } else { (merged.error() + half).min(1.0) };
+    Quantile { value, exact, rank_error, count: merged.count() }
 }
 
 /// A summarised piece with the digests of its values.
@@ -101,6 +143,8 @@ struct Pass<'a> {
     digested: Vec<Digested<'a>>,
     /// Sources with rows that no digest stands for.
     edges: Vec<(&'a Source, Vec<Range<u64>>)>,
+    /// Digests of rows that have gone.
+    rolled: Vec<Arc<Digest>>,
 }
 
 impl<'a> Pass<'a> {
@@ -114,6 +158,7 @@ impl<'a> Pass<'a> {
             numeric: Numeric::of(question.schema, column),
             digested: Vec::new(),
             edges: Vec::new(),
+            rolled: Vec::new(),
         };
         for source in sources {
             for piece in source.pieces(question, need) {
@@ -128,6 +173,19 @@ impl<'a> Pass<'a> {
             }
         }
         pass
+    }
+
+    fn take_rollups(&mut self, ledger: &mut Ledger) {
+        let measures = &self.question.schema.measures;
+        let measure = measures.iter().position(|measure| *measure == self.column);
+        let need = Need { interval: None, digest: measure };
+        for source in ledger.rollups().iter() {
+            for piece in ledger.rolled_pieces(source, self.question, need) {
+                ledger.summarise(&source.cells(&piece));
+                let digests = measure.and_then(|measure| source.digests(&piece, measure));
+                self.rolled.extend(digests.into_iter().flatten());
+            }
+        }
     }
 
     /// Order keys of the values at the edges.
@@ -157,14 +215,8 @@ impl<'a> Pass<'a> {
 
     /// What the digests and the values at the edges say together.
     fn merged(&self, edges: &[i64]) -> MergedCdf {
-        let mut values: Vec<f64> = match self.numeric {
-            Numeric::Int => edges.iter().map(|key| to_float(*key)).collect(),
-            Numeric::Float => edges.iter().map(|key| float_from_key(*key)).collect(),
-        };
-        let of_edges = Digest::build(&mut values);
         let digests = self.digested.iter().flat_map(|digested| &digested.digests);
-        let all: Vec<&Digest> = digests.map(Arc::as_ref).chain(of_edges.as_ref()).collect();
-        MergedCdf::new(&all)
+        merge(self.numeric, digests.chain(&self.rolled), edges)
     }
 
     fn exact(&self, ledger: &mut Ledger, shares: &[f64]) -> Result<Vec<Quantile>> {
@@ -327,27 +379,14 @@ impl<'a> Pass<'a> {
 
     fn estimate(&self, ledger: &mut Ledger, shares: &[f64]) -> Result<Vec<Quantile>> {
         let mut edges = self.edge_keys(ledger)?;
-        if self.digested_count() == 0 {
+        if self.digested_count() == 0 && self.rolled.is_empty() {
             return Ok(self.of_keys(&mut edges, shares));
         }
         for digested in &self.digested {
             ledger.summarise(&digested.source.cells(&digested.piece));
         }
         let merged = self.merged(&edges);
-        let estimate = |share: &f64| {
-            let value = merged.quantile(*share);
-            let (value, whole) = match (value, self.numeric) {
-                (Some(value), Numeric::Int) => (Some(to_int(value)), value.abs() < WHOLE_FLOATS),
-                (value, Numeric::Float) => (value.map(Value::Float), true),
-                (None, Numeric::Int) => (None, true),
-            };
-            let exact = merged.error() == 0.0 && whole;
-            // The bound is on the curve, whose steps are a whole rank high.
-            let half = 0.5 / to_float(i64::try_from(merged.count()).unwrap_or(i64::MAX));
-            let rank_error = if exact { 0.0 } else { (merged.error() + half).min(1.0) };
-            Quantile { value, exact, rank_error, count: merged.count() }
-        };
-        Ok(shares.iter().map(estimate).collect())
+        Ok(shares.iter().map(|share| estimate_of(&merged, self.numeric, *share)).collect())
     }
 }
 

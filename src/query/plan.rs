@@ -18,9 +18,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Bytes;
 use crate::query::answer::{Coverage, Damage, Plan, Span};
 use crate::query::filter::Filter;
+use crate::query::tiers::TierNotes;
 use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::{
-    Cell, Depth, HourCell, KeyCell, LastValue, Segment, SegmentDamage, Summaries,
+    Cell, Depth, HourCell, KeyCell, LastValue, Segment, SegmentDamage, Summaries, Tier,
 };
 use crate::selection::Selection;
 use crate::sketch::digest::Digest;
@@ -121,9 +122,12 @@ pub(crate) struct Source {
 pub(crate) type CellsByCode<'a> = (Arc<Strings>, Vec<(u32, &'a KeyCell)>);
 
 /// Which summaries can stand for the rows of a question.
-enum Scope {
+pub(crate) enum Scope {
+    /// Those of all rows.
     Everything,
+    /// Those of the keys asked for.
     Keys,
+    /// None.
     Rows,
 }
 
@@ -211,13 +215,13 @@ impl Source {
     }
 
     /// The dimensions that the question fixes, with their codes.
-    fn coded(&self, question: &Question) -> Vec<(usize, u32)> {
+    pub(crate) fn coded(&self, question: &Question) -> Vec<(usize, u32)> {
         let texts = question.texts.iter().zip(&self.codes);
         texts.filter_map(|((column, _), code)| Some((*column, (*code)?))).collect()
     }
 
     /// Positions of the cells of a level that have these codes in these columns.
-    fn find_cells(&self, schema: &Schema, level: usize, coded: &[(usize, u32)]) -> Vec<usize> {
+    pub(crate) fn find_cells(&self, schema: &Schema, level: usize, coded: &[(usize, u32)]) -> Vec<usize> {
         let cells = self.key_cells(level);
         let wanted: Vec<Option<u32>> = schema.keys[level]
             .iter()
@@ -289,7 +293,8 @@ impl Source {
         all.and_then(|all| all.keys.get(level)).map_or(&[], Vec::as_slice)
     }
 
-    fn scope(&self, question: &Question) -> Scope {
+    /// Which summaries can stand for the rows of the question.
+    pub(crate) fn scope(&self, question: &Question) -> Scope {
         if question.is_plain() {
             return Scope::Everything;
         }
@@ -468,11 +473,21 @@ impl Source {
                 }
                 Some(all)
             }
-            Piece::HourKeys(..) | Piece::Rows(_) => None,
+            Piece::HourKeys(hour, keys) => {
+                let hour = summaries.hours.get(*hour)?;
+                let mut all = Vec::new();
+                for key in keys {
+                    let cell = hour.keys.get(*key)?;
+                    all.extend(one(Some(&cell.digests), &cell.cell, measure)?);
+                }
+                Some(all)
+            }
+            Piece::Rows(_) => None,
         }
     }
 
-    fn offers(&self, piece: &Piece, need: Need) -> bool {
+    /// Whether a summarised piece has what is needed.
+    pub(crate) fn offers(&self, piece: &Piece, need: Need) -> bool {
         need.digest.is_none_or(|measure| self.digests(piece, measure).is_some())
     }
 
@@ -562,6 +577,7 @@ pub(crate) enum Shape {
 pub(crate) struct Ledger {
     /// The counters of the answer.
     pub(crate) plan: Plan,
+    range: TimeRange,
     coverage: Coverage,
     damaged: Set<(usize, usize)>,
     scanned: Set<(usize, usize)>,
@@ -570,6 +586,12 @@ pub(crate) struct Ledger {
     /// Segment, block, rows and bytes of what was left out by one pass; another pass may
     /// have left it out too, or read it.
     pruned: Vec<(usize, usize, u64, u64)>,
+    /// Rollups that may hold some of the answer.
+    rollups: Arc<Vec<Source>>,
+    /// Whether they were asked.
+    rollups_asked: bool,
+    /// What became of what they stand for.
+    pub(crate) tiers: TierNotes,
 }
 
 impl Ledger {
@@ -577,11 +599,15 @@ impl Ledger {
     pub(crate) fn new(snapshot: &Snapshot, question: &Question) -> Self {
         let mut ledger = Self {
             plan: Plan::default(),
+            range: question.range,
             coverage: Coverage::default(),
             damaged: Set::default(),
             scanned: Set::default(),
             touched: Set::default(),
             pruned: Vec::new(),
+            rollups: Arc::default(),
+            rollups_asked: false,
+            tiers: TierNotes::default(),
         };
         let range = question.range;
         let mut days = Vec::new();
@@ -600,7 +626,41 @@ impl Ledger {
         }
         ledger.coverage.detail = spans(range, days);
         ledger.coverage.gone = spans(range, snapshot.gone(question.table).to_vec());
+        ledger.open_rollups(snapshot, question);
         ledger
+    }
+
+    fn open_rollups(&mut self, snapshot: &Snapshot, question: &Question) {
+        let mut sources = Vec::new();
+        for (index, segment) in snapshot.rollups(question.table).iter().enumerate() {
+            self.plan.segments.add(segment.rows(), segment.bytes());
+            let day = segment.partition().range();
+            if !question.range.overlaps(day.start, day.end - 1) {
+                self.plan.segments_pruned.add(segment.rows(), segment.bytes());
+                continue;
+            }
+            // Nothing but its summaries is in it: unreadable, all of it is.
+            if segment.summaries(Depth::All).is_none() {
+                for damage in segment.damage() {
+                    self.note_known(question.range, &segment.file(), day, &damage);
+                }
+                continue;
+            }
+            match Source::new(question, index, segment) {
+                Some(source) => sources.push(source),
+                None => {
+                    self.plan.segments_pruned.add(segment.rows(), segment.bytes());
+                    self.rolled_nothing(segment.as_ref(), question);
+                }
+            }
+        }
+        self.rollups = Arc::new(sources);
+    }
+
+    /// The rollups that may hold some of the answer.
+    pub(crate) fn rollups(&mut self) -> Arc<Vec<Source>> {
+        self.rollups_asked = true;
+        Arc::clone(&self.rollups)
     }
 
     fn note_known(&mut self, range: TimeRange, file: &str, day: TimeRange, damage: &SegmentDamage) {
@@ -759,6 +819,13 @@ impl Ledger {
     /// anything over damage when it is strict; `Incomplete` when it is strict and rows are
     /// missing for another reason.
     pub(crate) fn finish(mut self, filter: &Filter, shape: Shape) -> Result<(Coverage, Plan)> {
+        if !self.rollups_asked {
+            let (rollups, range) = (Arc::clone(&self.rollups), self.range);
+            rollups.iter().for_each(|source| self.rows_are_gone(source, range));
+        }
+        self.coverage.hourly = spans(self.range, self.tiers.answered(Tier::Hourly));
+        self.coverage.daily = spans(self.range, self.tiers.answered(Tier::Daily));
+        self.coverage.unanswerable = self.tiers.missed();
         self.pruned.sort_unstable();
         self.pruned.dedup_by_key(|(segment, block, ..)| (*segment, *block));
         for (segment, block, rows, bytes) in self.pruned {

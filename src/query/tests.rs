@@ -297,6 +297,7 @@ impl MemorySegment {
                         level: 0,
                         key: number,
                         cell: cell_of(table, &theirs),
+                        digests: Vec::new(),
                     });
                 }
             }

@@ -5,12 +5,17 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::encoding::Effort;
 use crate::error::Result;
 use crate::format::id::{FileKind, Id};
 use crate::fs::{EntryKind, FileSystem};
 use crate::schema::Table;
+use crate::segment::compact::compact;
 use crate::segment::seal::{SealSpec, SealedFile, seal};
+use crate::segment::sealed::SealedSegment;
+use crate::segment::{Segment, Tier, rollup};
 use crate::time::Partition;
 
 /// The name of a segment file: `<uuid>.<kind>`.
@@ -129,7 +134,7 @@ pub(crate) fn segment_files(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<FileN
 #[derive(Clone, Debug)]
 pub(crate) struct StoreRoot {
     /// Where files are.
-    pub(crate) fs: std::sync::Arc<dyn FileSystem>,
+    pub(crate) fs: Arc<dyn FileSystem>,
     /// The store's directory.
     pub(crate) dir: PathBuf,
     /// The store's id.
@@ -137,7 +142,7 @@ pub(crate) struct StoreRoot {
     /// This handle's id, in the header of every file it writes.
     pub(crate) writer: Id,
     /// Options of this handle.
-    pub(crate) options: std::sync::Arc<crate::config::Options>,
+    pub(crate) options: Arc<crate::config::Options>,
 }
 
 impl StoreRoot {
@@ -173,8 +178,76 @@ pub(crate) fn seal_rows(
         partition,
         replaces,
         created: root.now(),
+        kind: FileKind::Sealed,
+        effort: Effort::Seal,
         block_rows: root.options.block_rows,
         small_hour_rows: root.options.small_hour_rows,
     };
     seal(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, batches)
+}
+
+/// Compacts whole segments of one partition into an archive that replaces them.
+///
+/// # Errors
+///
+/// As [`compact`](crate::segment::compact::compact).
+pub(crate) fn archive(
+    root: &StoreRoot,
+    table: Table,
+    partition: Partition,
+    inputs: &[Arc<SealedSegment>],
+) -> Result<SealedFile> {
+    let replaces = ids(inputs);
+    let spec = cold(root, table, partition, &replaces, FileKind::Archive);
+    compact(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, inputs)
+}
+
+/// Rolls whole segments and rollups of one partition up into a rollup that replaces them,
+/// and is no larger than they are.
+///
+/// # Errors
+///
+/// As [`rollup::write`], and `Corrupt` when an input is damaged.
+pub(crate) fn roll_up(
+    root: &StoreRoot,
+    table: Table,
+    partition: Partition,
+    inputs: &[Arc<SealedSegment>],
+    tier: Tier,
+) -> Result<SealedFile> {
+    let replaces = ids(inputs);
+    let kind = if tier == Tier::Hourly { FileKind::Hourly } else { FileKind::Daily };
+    let spec = cold(root, table, partition, &replaces, kind);
+    let parts = inputs.iter().map(|input| rollup::roll_up(input, tier));
+    let rolled = rollup::merge(table.schema(), parts.collect::<Result<_>>()?, tier);
+    let bytes = inputs.iter().map(|input| input.bytes()).sum();
+    rollup::write(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, rolled, bytes)
+}
+
+fn ids(inputs: &[Arc<SealedSegment>]) -> Vec<Id> {
+    inputs.iter().map(|input| input.header().uuid).collect()
+}
+
+/// What is written of a partition that is cold.
+fn cold<'a>(
+    root: &StoreRoot,
+    table: Table,
+    partition: Partition,
+    replaces: &'a [Id],
+    kind: FileKind,
+) -> SealSpec<'a> {
+    SealSpec {
+        store_id: root.id,
+        writer: root.writer,
+        txn: None,
+        table,
+        partition,
+        replaces,
+        created: root.now(),
+        kind,
+        effort: Effort::Archive { level: root.options.archive_level },
+        block_rows: root.options.block_rows,
+        // Hours share blocks as long as there is room: fewer and longer chunks are smaller.
+        small_hour_rows: root.options.block_rows,
+    }
 }

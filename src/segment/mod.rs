@@ -5,9 +5,11 @@
 //! the blocks of a sealed one. Knows no other segment, no catalog and no retention.
 
 pub(crate) mod active;
+pub(crate) mod compact;
 pub(crate) mod files;
 pub(crate) mod frames;
 mod order;
+pub(crate) mod rollup;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod seal;
@@ -79,7 +81,11 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     fn table(&self) -> Table;
     /// The day the rows belong to.
     fn partition(&self) -> Partition;
-    /// All rows.
+    /// What it keeps of its rows.
+    fn tier(&self) -> Tier {
+        Tier::Rows
+    }
+    /// All rows; of a rollup, those that it stands for.
     fn rows(&self) -> u64 {
         self.blocks().last().map_or(0, |block| block.first_row + u64::from(block.rows))
     }
@@ -212,6 +218,17 @@ pub(crate) struct HourCell {
     pub(crate) keys: Vec<KeyHourCell>,
 }
 
+/// What a file keeps of its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Every row.
+    Rows,
+    /// What the rows of hours, and of keys in hours, add up to.
+    Hourly,
+    /// What the rows of the day, and of its keys, add up to.
+    Daily,
+}
+
 /// One key in one hour.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyHourCell {
@@ -221,11 +238,13 @@ pub(crate) struct KeyHourCell {
     pub(crate) key: usize,
     /// What its rows in the hour add up to.
     pub(crate) cell: Cell,
+    /// One per measure, where kept; empty where none is.
+    pub(crate) digests: Vec<Option<Arc<Digest>>>,
 }
 
 /// The derived part of a sealed segment. Every part but `total` and `hours` may be
 /// missing (dropped for size, or damaged): then the rows answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Summaries {
     /// All rows.
     pub(crate) total: Cell,

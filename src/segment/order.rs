@@ -121,12 +121,36 @@ impl<'a> OrderedRows<'a> {
         partition: Partition,
         batches: &'a [Batch],
     ) -> Result<Self> {
+        Self::with(schema, partition, batches, None)
+    }
+
+    /// As [`new`](Self::new), as a part of more rows whose sorted dictionaries are known.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and for a text that is not in its dictionary.
+    pub(crate) fn with_dictionaries(
+        schema: &'static Schema,
+        partition: Partition,
+        batches: &'a [Batch],
+        dictionaries: &[Option<Arc<Strings>>],
+    ) -> Result<Self> {
+        Self::with(schema, partition, batches, Some(dictionaries))
+    }
+
+    fn with(
+        schema: &'static Schema,
+        partition: Partition,
+        batches: &'a [Batch],
+        known: Option<&[Option<Arc<Strings>>]>,
+    ) -> Result<Self> {
         let starts = starts_of(schema, batches)?;
         let rows = starts.last().copied().unwrap_or(0) as usize;
         let mut views = Vec::with_capacity(schema.columns.len());
         let mut dictionaries = Vec::with_capacity(schema.columns.len());
         for column in 0..schema.columns.len() {
-            let (view, dictionary) = view_of(schema, batches, column, rows)?;
+            let known = known.map(|known| known.get(column).cloned().flatten());
+            let (view, dictionary) = view_of(schema, batches, column, rows, known)?;
             views.push(view);
             dictionaries.push(dictionary);
         }
@@ -340,6 +364,7 @@ fn view_of<'a>(
     batches: &'a [Batch],
     column: usize,
     rows: usize,
+    known: Option<Option<Arc<Strings>>>,
 ) -> Result<(View<'a>, Option<Arc<Strings>>)> {
     let kind = schema.columns[column].kind;
     let columns = batches.iter().map(|batch| &batch.columns[column]);
@@ -374,8 +399,16 @@ fn view_of<'a>(
     };
     let (ranks, dictionary) = match &parts {
         Parts::Text(parts) if kind == ColumnType::Dimension => {
-            let (ranks, distinct) = rank(parts, rows);
-            (Some(ranks), dictionary_of(&distinct, rows))
+            let (mut ranks, distinct) = rank(parts, rows);
+            let dictionary = match known {
+                None => dictionary_of(&distinct, rows),
+                Some(Some(dictionary)) => {
+                    renumber(&mut ranks, &distinct, &dictionary)?;
+                    Some(dictionary)
+                }
+                Some(None) => None,
+            };
+            (Some(ranks), dictionary)
         }
         _ => (None, None),
     };
@@ -420,7 +453,21 @@ fn rank<'a>(parts: &[TextPart<'a>], rows: usize) -> (Vec<u32>, Vec<&'a str>) {
     (numbers, by_text.iter().map(|number| distinct[*number as usize]).collect())
 }
 
-fn dictionary_of(distinct: &[&str], rows: usize) -> Option<Arc<Strings>> {
+/// Turns ranks among the distinct texts into positions in a dictionary that has them all.
+fn renumber(ranks: &mut [u32], distinct: &[&str], dictionary: &Strings) -> Result<()> {
+    let mut entries = dictionary.iter().zip(0u32..);
+    let places = distinct.iter().map(|text| {
+        let place = entries.find(|(entry, _)| entry == text).map(|(_, place)| place);
+        place.ok_or_else(|| Error::invalid("a text is not in the dictionary"))
+    });
+    let places = places.collect::<Result<Vec<_>>>()?;
+    ranks.iter_mut().for_each(|rank| *rank = places[*rank as usize]);
+    Ok(())
+}
+
+/// The dictionary of these distinct texts, which ascend, of so many rows; `None` where it
+/// does not pay.
+pub(super) fn dictionary_of(distinct: &[&str], rows: usize) -> Option<Arc<Strings>> {
     let few = distinct.len() <= DICTIONARY_ENTRIES_SMALL || distinct.len() < rows.div_ceil(2);
     let bytes: usize = distinct.iter().map(|text| text.len()).sum();
     let fits = distinct.len() <= DICTIONARY_ENTRIES_MAX && bytes <= DICTIONARY_BYTES_MAX;
@@ -453,8 +500,12 @@ fn gather(
             Values::Bool(places.iter().map(at).map(|(batch, row)| parts[batch].get(row)).collect())
         }
         (Parts::Text(parts), ..) => {
-            let texts = places.iter().map(at).map(|(batch, row)| parts[batch].get(row));
-            Values::Text(texts.collect())
+            // A null row may have a code, which says nothing.
+            let text = |place: &Place| match (view.is_valid(*place), at(place)) {
+                (true, (batch, row)) => parts[batch].get(row),
+                (false, _) => "",
+            };
+            Values::Text(places.iter().map(text).collect())
         }
     };
     match &view.validity {

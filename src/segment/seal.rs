@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::column::{Batch, Column, Values};
+use crate::column::{Batch, Column, Strings, Values};
 use crate::config::ReadMode;
 use crate::encoding::{Effort, TextScope};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ use crate::segment::frames::{BlockFrame, FramePlace};
 use crate::segment::order::OrderedRows;
 use crate::segment::sealed::SealedSegment;
 use crate::segment::sections;
-use crate::segment::summarise::Summariser;
+use crate::segment::summarise::{Grain, Summariser};
 use crate::segment::{Segment, Summaries};
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
@@ -57,6 +57,10 @@ pub(crate) struct SealSpec<'a> {
     pub(crate) replaces: &'a [Id],
     /// Now, in microseconds since 1970.
     pub(crate) created: i64,
+    /// `Sealed` or `Archive`.
+    pub(crate) kind: FileKind,
+    /// What is put into the choice of encodings.
+    pub(crate) effort: Effort,
     /// Most rows of a block.
     pub(crate) block_rows: usize,
     /// Hours with fewer rows share a block.
@@ -97,37 +101,53 @@ pub(crate) fn seal(
     spec: &SealSpec<'_>,
     batches: &[Batch],
 ) -> Result<SealedFile> {
-    let rows = OrderedRows::new(spec.table.schema(), spec.partition, batches)?;
-    make_locked(|| seal_ordered(fs, dir, spec, batches, &rows))
+    let schema = spec.table.schema();
+    let rows = OrderedRows::new(schema, spec.partition, batches)?;
+    make_locked(|| {
+        let write = |file: &dyn File, uuid| {
+            let mut writer = SegmentWriter::begin(file, spec, uuid, rows.dictionaries().to_vec())?;
+            writer.reserve(rows.len());
+            writer.add(&rows)?;
+            let bytes = writer.finish()?;
+            Ok(Written { bytes, rows: rows.len() as u64, sums: sums(schema, batches) })
+        };
+        publish(fs, dir, spec, write, |_| Ok(()))
+    })
 }
 
-fn seal_ordered(
+/// What was written, to be compared with what is read back.
+pub(super) struct Written {
+    /// Bytes of the file.
+    pub(super) bytes: u64,
+    /// Its rows.
+    pub(super) rows: u64,
+    /// Per column: the sum of its integers, modulo 2^64.
+    pub(super) sums: Vec<i64>,
+}
+
+/// Writes a file by `write`, which also syncs it, reads it back, where `check` may look at
+/// it too, and gives it its name.
+pub(super) fn publish(
     fs: &dyn FileSystem,
     dir: &Path,
     spec: &SealSpec<'_>,
-    batches: &[Batch],
-    rows: &OrderedRows<'_>,
+    write: impl FnOnce(&dyn File, Id) -> Result<Written>,
+    check: impl FnOnce(&SealedSegment) -> Result<()>,
 ) -> Result<SealedFile> {
     let uuid = Id::from_bytes(fs.unique_id());
-    let name = FileKind::Sealed.file_name(uuid);
+    let name = spec.kind.file_name(uuid);
     let temporary = dir.join(format!("{name}.tmp"));
     let file = fs.create(&temporary)?;
-    let written =
-        lock_new(fs, &*file).and_then(|()| write(&file, spec, uuid, rows)).and_then(|bytes| {
-            read_back(
-                fs,
-                &temporary,
-                bytes,
-                rows.len() as u64,
-                &sums(spec.table.schema(), batches),
-            )?;
-            fs.rename(&temporary, &dir.join(&name))?;
-            Ok(bytes)
-        });
+    let written = lock_new(fs, &*file).and_then(|()| write(&*file, uuid)).and_then(|written| {
+        let segment = read_back(fs, &temporary, &written)?;
+        check(&segment).map_err(|error| error.with_path(&temporary))?;
+        fs.rename(&temporary, &dir.join(&name))?;
+        Ok(written)
+    });
     match written {
-        Ok(bytes) => {
+        Ok(Written { bytes, rows, .. }) => {
             let is_durable = (0..SYNC_ATTEMPTS).any(|_| fs.sync_dir(dir).is_ok());
-            Ok(SealedFile { uuid, name, bytes, rows: rows.len() as u64, is_durable })
+            Ok(SealedFile { uuid, name, bytes, rows, is_durable })
         }
         Err(error) => {
             // The first error says more than one of cleaning up would.
@@ -137,73 +157,95 @@ fn seal_ordered(
     }
 }
 
-/// Writes and syncs the whole file; returns its length.
-fn write(
-    file: &Arc<dyn File>,
-    spec: &SealSpec<'_>,
-    uuid: Id,
-    rows: &OrderedRows<'_>,
-) -> Result<u64> {
-    let schema = spec.table.schema();
-    let header = Header {
-        major: Header::VERSION.0,
-        minor: Header::VERSION.1,
-        kind: FileKind::Sealed,
-        store_id: spec.store_id,
-        uuid,
-        writer: spec.writer,
-        txn: spec.txn,
-        partition: spec.partition,
-        created: spec.created,
-        table: TableSchema::of(schema),
-        replaces: spec.replaces.to_vec(),
-    };
-    let mut writer = Writer::new(&**file, uuid);
-    writer.append(&header.encode()?)?;
-    let mut dictionaries = dictionary_frames(rows)?;
-    for (column, frame) in &mut dictionaries {
-        writer.frame(FrameKind::Dictionary, *column, frame, (0, 0))?;
-    }
-    let scopes: Vec<TextScope> = rows
-        .dictionaries()
-        .iter()
-        .map(|dictionary| match dictionary {
-            Some(_) => TextScope::Segment,
-            None => TextScope::Local,
-        })
-        .collect();
-    let mut summariser = Summariser::new(schema, rows.dictionaries());
-    let mut zones: Vec<Vec<ChunkEntry>> = Vec::new();
-    let mut members = schema.member.map(|_| Membership::with_capacity(rows.len()));
-    for block in rows.blocks(spec.block_rows, spec.small_hour_rows) {
-        let columns = rows.gather(block);
-        let mut frame = BlockFrame::encode(&columns, &scopes, Effort::Seal)?;
-        writer.frame(FrameKind::Block, 0, &mut frame, stamps_of(&columns))?;
-        zones.push(frame.chunks().to_vec());
-        summariser.add_block(&columns);
-        if let (Some(members), Some(column)) = (&mut members, schema.member) {
-            let ids = &columns[column];
-            (0..ids.len()).filter_map(|row| ids.text(row)).for_each(|id| members.insert(id));
-        }
-    }
-    let dictionary_bytes: usize = dictionaries.iter().map(|(_, frame)| frame.len()).sum();
-    let bytes = usize::try_from(writer.end()).unwrap_or(usize::MAX) + dictionary_bytes;
-    let sections = sections_of(schema, summariser.finish(), &zones, members.as_ref(), bytes)?;
-    for (section, mut frame) in sections {
-        writer.frame(FrameKind::Index, section.tag(), &mut frame, (0, 0))?;
-    }
-    for (column, frame) in &mut dictionaries {
-        writer.frame(FrameKind::Dictionary, *column, frame, (0, 0))?;
-    }
-    writer.finish()
+/// A segment that is being written: rows are added in parts, hour after hour.
+pub(super) struct SegmentWriter<'a> {
+    spec: &'a SealSpec<'a>,
+    schema: &'static Schema,
+    writer: Writer<'a>,
+    dictionaries: Vec<(u8, BlockFrame)>,
+    scopes: Vec<TextScope>,
+    summariser: Summariser,
+    zones: Vec<Vec<ChunkEntry>>,
+    members: Option<Membership>,
 }
 
-fn dictionary_frames(rows: &OrderedRows<'_>) -> Result<Vec<(u8, BlockFrame)>> {
+impl<'a> SegmentWriter<'a> {
+    /// Writes the header and the dictionaries, which hold all texts of their columns.
+    pub(super) fn begin(
+        file: &'a dyn File,
+        spec: &'a SealSpec<'a>,
+        uuid: Id,
+        dictionaries: Vec<Option<Arc<Strings>>>,
+    ) -> Result<Self> {
+        let schema = spec.table.schema();
+        let mut writer = Writer::begin(file, spec, uuid)?;
+        let mut frames = dictionary_frames(&dictionaries, spec.effort)?;
+        for (column, frame) in &mut frames {
+            writer.frame(FrameKind::Dictionary, *column, frame, (0, 0))?;
+        }
+        let scope = |dictionary: &Option<_>| match dictionary {
+            Some(_) => TextScope::Segment,
+            None => TextScope::Local,
+        };
+        Ok(Self {
+            spec,
+            schema,
+            writer,
+            scopes: dictionaries.iter().map(scope).collect(),
+            summariser: Summariser::new(schema, &dictionaries, Grain::SEGMENT),
+            dictionaries: frames,
+            zones: Vec::new(),
+            members: None,
+        })
+    }
+
+    /// Makes room in the membership filter for so many rows; to be called once, first.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.members = self.schema.member.map(|_| Membership::with_capacity(rows));
+    }
+
+    /// Adds rows of hours after those that were added before.
+    pub(super) fn add(&mut self, rows: &OrderedRows<'_>) -> Result<()> {
+        for block in rows.blocks(self.spec.block_rows, self.spec.small_hour_rows) {
+            let columns = rows.gather(block);
+            let mut frame = BlockFrame::encode(&columns, &self.scopes, self.spec.effort)?;
+            self.writer.frame(FrameKind::Block, 0, &mut frame, stamps_of(&columns))?;
+            self.zones.push(frame.chunks().to_vec());
+            self.summariser.add_block(&columns);
+            if let (Some(members), Some(column)) = (&mut self.members, self.schema.member) {
+                let ids = &columns[column];
+                (0..ids.len()).filter_map(|row| ids.text(row)).for_each(|id| members.insert(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all that is derived, footer and trailer, and syncs; returns the length.
+    pub(super) fn finish(mut self) -> Result<u64> {
+        let dictionary_bytes: usize = self.dictionaries.iter().map(|(_, frame)| frame.len()).sum();
+        let bytes = usize::try_from(self.writer.end()).unwrap_or(usize::MAX) + dictionary_bytes;
+        let (summaries, members) = (self.summariser.finish(), self.members.as_ref());
+        let effort = self.spec.effort;
+        let frames = sections_of(self.schema, summaries, &self.zones, members, bytes, effort)?;
+        for (section, mut frame) in frames {
+            self.writer.frame(FrameKind::Index, section.tag(), &mut frame, (0, 0))?;
+        }
+        for (column, frame) in &mut self.dictionaries {
+            self.writer.frame(FrameKind::Dictionary, *column, frame, (0, 0))?;
+        }
+        self.writer.finish(self.spec.kind)
+    }
+}
+
+pub(super) fn dictionary_frames(
+    dictionaries: &[Option<Arc<Strings>>],
+    effort: Effort,
+) -> Result<Vec<(u8, BlockFrame)>> {
     let mut frames = Vec::new();
-    for (column, dictionary) in (0u8..).zip(rows.dictionaries()) {
+    for (column, dictionary) in (0u8..).zip(dictionaries) {
         if let Some(dictionary) = dictionary.as_ref().filter(|dictionary| !dictionary.is_empty()) {
             let entries = Column::new(Values::Text(dictionary.as_ref().clone()));
-            frames.push((column, BlockFrame::encode(&[entries], &[], Effort::Seal)?));
+            frames.push((column, BlockFrame::encode(&[entries], &[], effort)?));
         }
     }
     Ok(frames)
@@ -227,18 +269,19 @@ fn sections_of(
     zones: &[Vec<ChunkEntry>],
     members: Option<&Membership>,
     bytes: usize,
+    effort: Effort,
 ) -> Result<Vec<(IndexSection, BlockFrame)>> {
     let mut frames: Vec<Option<BlockFrame>> = Vec::new();
     for section in IndexSection::ALL {
         frames.push(match section {
-            IndexSection::Zones => sections::encode_zones(zones)?,
+            IndexSection::Zones => sections::encode_zones(zones, effort)?,
             // A filter that is larger than this share says less than it costs.
             IndexSection::Members => members
-                .map(sections::encode_members)
+                .map(|members| sections::encode_members(members, effort))
                 .transpose()?
                 .flatten()
                 .filter(|frame| frame.len() <= bytes / SECTIONS_SHARE),
-            _ => sections::encode_summaries(section, schema, &summaries)?,
+            _ => sections::encode_summaries(section, schema, &summaries, effort)?,
         });
     }
     let most = bytes / (SECTIONS_SHARE - 1);
@@ -259,7 +302,7 @@ fn sections_of(
         (omission.take)(&mut summaries);
         for (section, frame) in IndexSection::ALL.into_iter().zip(&mut frames) {
             if omission.sections.contains(&section) {
-                *frame = sections::encode_summaries(section, schema, &summaries)?;
+                *frame = sections::encode_summaries(section, schema, &summaries, effort)?;
             }
         }
     }
@@ -324,7 +367,7 @@ fn take_level(summaries: &mut Summaries, level: usize) {
 }
 
 /// Puts frame after frame into the file.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     file: &'a dyn File,
     uuid: Id,
     /// Bytes that are in the file.
@@ -335,11 +378,28 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(file: &'a dyn File, uuid: Id) -> Self {
-        Self { file, uuid, written: 0, waiting: Vec::new(), footer: Footer::default() }
+    /// Writes the header.
+    pub(super) fn begin(file: &'a dyn File, spec: &SealSpec<'_>, uuid: Id) -> Result<Self> {
+        let header = Header {
+            major: Header::VERSION.0,
+            minor: Header::VERSION.1,
+            kind: spec.kind,
+            store_id: spec.store_id,
+            uuid,
+            writer: spec.writer,
+            txn: spec.txn,
+            partition: spec.partition,
+            created: spec.created,
+            table: TableSchema::of(spec.table.schema()),
+            replaces: spec.replaces.to_vec(),
+        };
+        let footer = Footer::default();
+        let mut writer = Self { file, uuid, written: 0, waiting: Vec::new(), footer };
+        writer.append(&header.encode()?)?;
+        Ok(writer)
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.written + self.waiting.len() as u64
     }
 
@@ -355,7 +415,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn frame(
+    pub(super) fn frame(
         &mut self,
         kind: FrameKind,
         sub: u8,
@@ -376,10 +436,15 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Says how many rows the file stands for, and their earliest and latest stamp.
+    pub(super) fn stand_for(&mut self, rows: u64, stamps: (i64, i64)) {
+        (self.footer.rows, self.footer.min_ts, self.footer.max_ts) = (rows, stamps.0, stamps.1);
+    }
+
     /// Writes footer and trailer, and syncs; returns the length of the file.
-    fn finish(mut self) -> Result<u64> {
+    pub(super) fn finish(mut self, kind: FileKind) -> Result<u64> {
         let offset = self.end();
-        let payload = self.footer.encode(FileKind::Sealed, offset)?;
+        let payload = self.footer.encode(kind, offset)?;
         let mut header = FrameHeader {
             kind: FrameKind::Footer,
             sub: 0,
@@ -411,7 +476,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Per integer column: the sum of its values, modulo 2^64.
-fn sums(schema: &Schema, batches: &[Batch]) -> Vec<i64> {
+pub(super) fn sums(schema: &Schema, batches: &[Batch]) -> Vec<i64> {
     let mut sums = vec![0i64; schema.columns.len()];
     for batch in batches {
         for (sum, column) in sums.iter_mut().zip(&batch.columns) {
@@ -429,25 +494,20 @@ fn add_sum(sum: &mut i64, column: &Column) {
 }
 
 /// Reads the file as written, not as remembered: every checksum, rows, integer sums.
-fn read_back(
-    fs: &dyn FileSystem,
-    path: &Path,
-    bytes: u64,
-    rows: u64,
-    expected: &[i64],
-) -> Result<()> {
+fn read_back(fs: &dyn FileSystem, path: &Path, written: &Written) -> Result<SealedSegment> {
     let bad = |what: String| Err(Error::new(ErrorKind::Corrupt, what).with_path(path));
     let segment = SealedSegment::open(fs, Path::new(""), path, ReadMode::Copied, None)?;
     let wrong = segment.verify(false)?;
     if let Some(first) = wrong.first() {
         return bad(format!("read back after writing: {first}"));
     }
-    if segment.rows() != rows || segment.bytes() != bytes {
+    let Written { bytes, rows, sums } = written;
+    if segment.rows() != *rows || segment.bytes() != *bytes {
         let (found, len) = (segment.rows(), segment.bytes());
         return bad(format!("{found} rows in {len} bytes, expected {rows} in {bytes}"));
     }
     let schema = segment.table().schema();
-    for (column, expected) in expected.iter().enumerate() {
+    for (column, expected) in sums.iter().enumerate() {
         if !matches!(schema.columns[column].kind, ColumnType::Int | ColumnType::Timestamp) {
             continue;
         }
@@ -459,7 +519,7 @@ fn read_back(
             return bad(format!("the sum of column {column} is not that of the input"));
         }
     }
-    Ok(())
+    Ok(segment)
 }
 
 #[cfg(test)]
@@ -480,6 +540,8 @@ pub(crate) mod tests {
             partition: day(),
             replaces: &[],
             created: 0,
+            kind: FileKind::Sealed,
+            effort: Effort::Seal,
             block_rows: 150,
             small_hour_rows: 50,
         }

@@ -28,9 +28,9 @@ use crate::fs::{Bytes, File, FileSystem, read_exact_at};
 use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::frames::{BlockReader, parse_block, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
-use crate::segment::summarise::{self, Summariser};
+use crate::segment::summarise::{self, Grain, Summariser};
 use crate::segment::{
-    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk,
+    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, Tier, UseChunk,
 };
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
@@ -104,6 +104,8 @@ struct Frames {
     footer_offset: u64,
     /// Whether no block can be missing.
     whole: bool,
+    /// Rows of the file, and their earliest and latest stamp, as the footer says.
+    rows: (u64, i64, i64),
     /// What was wrong, when the footer had to be rebuilt.
     damage: Vec<SegmentDamage>,
 }
@@ -111,7 +113,8 @@ struct Frames {
 impl Frames {
     fn of_footer(footer: &Footer, footer_offset: u64) -> Self {
         let frames = (0..).zip(footer.frames.iter().copied()).collect();
-        Self { frames, footer_offset, whole: true, damage: Vec::new() }
+        let rows = (footer.rows, footer.min_ts, footer.max_ts);
+        Self { frames, footer_offset, whole: true, rows, damage: Vec::new() }
     }
 
     fn find(&self, kind: FrameKind, sub: u8) -> impl Iterator<Item = &(u64, FrameEntry)> {
@@ -133,6 +136,8 @@ pub(crate) struct SealedSegment {
     schema: &'static Schema,
     header: Header,
     frames: Frames,
+    /// Rows of a rollup, and their earliest and latest stamp.
+    stands_for: Option<(u64, i64, i64)>,
     /// Positions in `frames` of the blocks.
     block_frames: Vec<usize>,
     blocks: Vec<BlockInfo>,
@@ -171,7 +176,11 @@ impl SealedSegment {
         let table = check_header(&header, path, expect).map_err(|error| error.with_path(path))?;
         let frames = match read_footer(&source, &header) {
             Ok(frames) => frames,
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) => {
+            // Without its footer nobody knows what a rollup stands for.
+            Err(error)
+                if !is_rollup(header.kind)
+                    && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) =>
+            {
                 walk(&source, &header, table.schema(), &error)?
             }
             Err(error) => return Err(error),
@@ -264,6 +273,7 @@ impl SealedSegment {
             }
         }
         let chunks = blocks.len() * schema.columns.len();
+        let stands_for = is_rollup(header.kind).then_some(frames.rows);
         Self {
             fs,
             path: path.to_path_buf(),
@@ -274,6 +284,7 @@ impl SealedSegment {
             table,
             schema,
             header,
+            stands_for,
             block_frames,
             readers: blocks.iter().map(|_| OnceLock::new()).collect(),
             checked: (0..chunks).map(|_| AtomicBool::new(false)).collect(),
@@ -456,6 +467,30 @@ impl SealedSegment {
         self.members.get_or_init(load).as_ref()
     }
 
+    fn load_rollup(&self) -> Result<Summaries> {
+        let mut entries = Vec::new();
+        for column in 0..self.schema.columns.len() {
+            entries.push(self.load_dictionary(column)?.map(|dictionary| dictionary.len()));
+        }
+        let section = |section: IndexSection| {
+            let entry = self.frames.find(FrameKind::Index, section.tag()).next();
+            let kinds = sections::kinds(section, self.schema);
+            entry.map(|entry| self.table_of(entry, &kinds)).transpose()
+        };
+        sections::decode_rollup(&self.facts(entries), self.tier(), &section)
+    }
+
+    /// Takes note of a rollup that cannot be read.
+    fn lost_rollup(&self, error: &Error) {
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.push(SegmentDamage {
+            block: None,
+            rows: Some(self.rows()),
+            stamps: self.stamps(),
+            reason: error.to_string(),
+        });
+    }
+
     /// Takes note of rows that cannot be read.
     fn lost(&self, block: usize, error: &Error) {
         if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) {
@@ -504,7 +539,15 @@ impl SealedSegment {
             }
         }
         if deep && wrong.is_empty() {
-            self.verify_rows(&mut wrong)?;
+            match self.stands_for {
+                // Nothing is left to compute it from again.
+                Some(_) => {
+                    if let Err(error) = self.load_rollup() {
+                        wrong.push(self.reason(error)?);
+                    }
+                }
+                None => self.verify_rows(&mut wrong)?,
+            }
         }
         Ok(wrong)
     }
@@ -537,7 +580,7 @@ impl SealedSegment {
         for column in 0..self.schema.columns.len() {
             dictionaries.push(self.load_dictionary(column)?);
         }
-        let mut fresh = Summariser::new(self.schema, &dictionaries);
+        let mut fresh = Summariser::new(self.schema, &dictionaries, Grain::SEGMENT);
         for block in 0..self.blocks.len() {
             let batch = match self.batch(block) {
                 Ok(batch) => batch,
@@ -613,7 +656,24 @@ impl Segment for SealedSegment {
         self.header.partition
     }
 
+    fn tier(&self) -> Tier {
+        match self.header.kind {
+            FileKind::Hourly => Tier::Hourly,
+            FileKind::Daily => Tier::Daily,
+            _ => Tier::Rows,
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        let of_blocks =
+            || self.blocks.last().map_or(0, |block| block.first_row + u64::from(block.rows));
+        self.stands_for.map_or_else(of_blocks, |(rows, ..)| rows)
+    }
+
     fn stamps(&self) -> Option<(i64, i64)> {
+        if let Some((rows, min, max)) = self.stands_for {
+            return (rows > 0).then_some((min, max));
+        }
         let min = self.blocks.iter().map(|block| block.min_ts).min()?;
         Some((min, self.blocks.iter().map(|block| block.max_ts).max()?))
     }
@@ -686,6 +746,16 @@ impl Segment for SealedSegment {
         if !self.frames.whole {
             return None;
         }
+        if self.stands_for.is_some() {
+            let load = || match self.load_rollup() {
+                Ok(summaries) => Some(Arc::new(summaries)),
+                Err(error) => {
+                    self.lost_rollup(&self.at(error));
+                    None
+                }
+            };
+            return self.summaries.get_or_init(load).clone();
+        }
         if let (Depth::Hours, None) = (depth, self.summaries.get()) {
             let load = || sections::decode_hours(&self.facts(Vec::new()), self).map(Arc::new);
             return self.hours.get_or_init(load).clone();
@@ -743,6 +813,11 @@ fn dictionary_of(columns: Vec<Column>) -> Result<Strings> {
     }
 }
 
+/// Whether files of this kind have summaries and no rows.
+fn is_rollup(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Hourly | FileKind::Daily)
+}
+
 /// Whether a file is what it is taken for; returns its table.
 fn check_header(
     header: &Header,
@@ -750,7 +825,7 @@ fn check_header(
     expect: Option<(Id, Table, Partition)>,
 ) -> Result<Table> {
     let not_ours = |message: String| Err(Error::new(ErrorKind::NotOurFile, message));
-    if !matches!(header.kind, FileKind::Sealed | FileKind::Archive) {
+    if !matches!(header.kind, FileKind::Sealed | FileKind::Archive) && !is_rollup(header.kind) {
         return not_ours(format!("a file of kind {:?}, expected a sealed segment", header.kind));
     }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -870,7 +945,8 @@ impl Walk {
         if whole {
             self.damage.push(harmless(format!("the footer is damaged: {cause}")));
         }
-        Frames { frames: self.frames, footer_offset: end, whole, damage: self.damage }
+        let (frames, damage) = (self.frames, self.damage);
+        Frames { frames, footer_offset: end, whole, rows: (0, 0, 0), damage }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::schema::{ColumnType, Schema};
 use crate::segment::frames::BlockFrame;
 use crate::segment::summarise::{empty_cell, merge_cell};
 use crate::segment::{
-    BlockInfo, Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, TopRow,
+    BlockInfo, Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, Tier, TopRow,
 };
 use crate::sketch::digest::Digest;
 use crate::sketch::membership::Membership;
@@ -31,6 +31,8 @@ const SCOPE_TOTAL: i64 = 1;
 const SCOPE_KEY: i64 = 2;
 /// Scope of a cell: a key in an hour. Of a digest: an hour.
 const SCOPE_HOUR: i64 = 3;
+/// Scope of a digest: a key in an hour.
+const SCOPE_KEY_HOUR: i64 = 4;
 
 /// What the sections are checked against.
 #[derive(Clone, Debug)]
@@ -92,6 +94,7 @@ pub(crate) fn encode_summaries(
     section: IndexSection,
     schema: &Schema,
     summaries: &Summaries,
+    effort: Effort,
 ) -> Result<Option<BlockFrame>> {
     let columns = match section {
         IndexSection::Hours => hours_table(schema, summaries),
@@ -103,12 +106,12 @@ pub(crate) fn encode_summaries(
         IndexSection::Last => last_table(summaries),
         IndexSection::Zones | IndexSection::Members => Vec::new(),
     };
-    encode_table(&columns)
+    encode_table(&columns, effort)
 }
 
-fn encode_table(columns: &[Column]) -> Result<Option<BlockFrame>> {
+fn encode_table(columns: &[Column], effort: Effort) -> Result<Option<BlockFrame>> {
     match columns.first().map_or(0, Column::len) {
-        1..=FRAME_ROWS_MAX => BlockFrame::encode(columns, &[], Effort::Seal).map(Some),
+        1..=FRAME_ROWS_MAX => BlockFrame::encode(columns, &[], effort).map(Some),
         _ => Ok(None),
     }
 }
@@ -148,7 +151,10 @@ fn stored(value: impl TryInto<i64>) -> i64 {
 /// # Errors
 ///
 /// Those of encoding.
-pub(crate) fn encode_zones(blocks: &[Vec<ChunkEntry>]) -> Result<Option<BlockFrame>> {
+pub(crate) fn encode_zones(
+    blocks: &[Vec<ChunkEntry>],
+    effort: Effort,
+) -> Result<Option<BlockFrame>> {
     let columns = blocks.first().map_or(0, Vec::len);
     let mut facts = Ints::<4>::new();
     let mut validity = Bitmap::default();
@@ -161,12 +167,13 @@ pub(crate) fn encode_zones(blocks: &[Vec<ChunkEntry>]) -> Result<Option<BlockFra
         }
     }
     let [nulls, bytes, min, max] = facts.0;
-    encode_table(&[
+    let table = [
         int_column(nulls),
         int_column(bytes),
         Column::with_validity(Values::Int(min), validity.clone()),
         Column::with_validity(Values::Int(max), validity),
-    ])
+    ];
+    encode_table(&table, effort)
 }
 
 /// What the index knows of a column chunk.
@@ -211,9 +218,9 @@ pub(crate) fn decode_zones(columns: &[Column], facts: &Facts<'_>) -> Result<Vec<
 /// # Errors
 ///
 /// Those of encoding.
-pub(crate) fn encode_members(members: &Membership) -> Result<Option<BlockFrame>> {
+pub(crate) fn encode_members(members: &Membership, effort: Effort) -> Result<Option<BlockFrame>> {
     let words = members.to_words().into_iter().map(u64::cast_signed).collect();
-    encode_table(&[int_column(words)])
+    encode_table(&[int_column(words)], effort)
 }
 
 /// The membership filter of its section.
@@ -401,7 +408,8 @@ fn read_summaries(columns: &[Column], facts: &Facts<'_>, into: &mut Summaries) -
             SCOPE_HOUR => {
                 let hour = table.index(2, row, into.hours.len())?;
                 let key = table.index(3, row, into.keys[level].len())?;
-                into.hours[hour].keys.push(KeyHourCell { level, key, cell });
+                let digests = Vec::new();
+                into.hours[hour].keys.push(KeyHourCell { level, key, cell, digests });
             }
             other => return Err(corrupt(format!("cell of scope {other}"))),
         }
@@ -548,6 +556,10 @@ fn digests_of(summaries: &Summaries) -> Vec<([i64; 4], Arc<Digest>)> {
     for (position, hour) in summaries.hours.iter().enumerate() {
         add([SCOPE_HOUR, 0, stored(position)], &hour.digests);
     }
+    let cells = summaries.hours.iter().flat_map(|hour| &hour.keys);
+    for (position, cell) in cells.enumerate() {
+        add([SCOPE_KEY_HOUR, stored(cell.level), stored(position)], &cell.digests);
+    }
     all
 }
 
@@ -577,6 +589,9 @@ fn centroids_table(summaries: &Summaries) -> Vec<Column> {
 /// Fills in the digests.
 fn read_digests(digests: &[Column], centroids: &[Column], into: &mut Summaries) -> Result<()> {
     let (digests, centroids) = (Rows::new(digests), Rows::new(centroids));
+    let hours = (0..).zip(&into.hours);
+    let places = hours.flat_map(|(hour, cells)| (0..cells.keys.len()).map(move |cell| (hour, cell)));
+    let places: Vec<(usize, usize)> = places.collect();
     let mut start = 0;
     for row in 0..digests.len() {
         let count = digests.index(5, row, centroids.len() - start + 1)?;
@@ -591,7 +606,7 @@ fn read_digests(digests: &[Column], centroids: &[Column], into: &mut Summaries) 
         let extremes = (digests.float(7, row)?, digests.float(8, row)?);
         let digest = Digest::from_parts(kind, parts, extremes, values, digests.float(6, row)?)?;
         let measure = digests.int(3, row)?;
-        let (place, cell) = digest_place(&digests, row, into)?;
+        let (place, cell) = digest_place(&digests, row, &places, into)?;
         let measure = usize::try_from(measure).ok().filter(|measure| *measure < place.len());
         let measure = measure.ok_or_else(|| corrupt("digest of an unknown measure"))?;
         if cell.measures[measure].count() != digest.count() {
@@ -608,6 +623,7 @@ fn read_digests(digests: &[Column], centroids: &[Column], into: &mut Summaries) 
 fn digest_place<'a>(
     table: &Rows<'_>,
     row: usize,
+    key_hours: &[(usize, usize)],
     into: &'a mut Summaries,
 ) -> Result<(&'a mut Vec<Option<Arc<Digest>>>, &'a Cell)> {
     match table.int(0, row)? {
@@ -621,6 +637,15 @@ fn digest_place<'a>(
             let hour = table.index(2, row, into.hours.len())?;
             let hour = &mut into.hours[hour];
             Ok((&mut hour.digests, &hour.cell))
+        }
+        SCOPE_KEY_HOUR => {
+            let (hour, cell) = key_hours[table.index(2, row, key_hours.len())?];
+            let cell = &mut into.hours[hour].keys[cell];
+            if table.index(1, row, into.keys.len())? != cell.level {
+                return Err(corrupt("digest of another level than its cell"));
+            }
+            cell.digests.resize(cell.cell.measures.len(), None);
+            Ok((&mut cell.digests, &cell.cell))
         }
         other => Err(corrupt(format!("digest of scope {other}"))),
     }
@@ -715,9 +740,55 @@ pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) ->
     Some(summaries)
 }
 
+/// The whole of a rollup, of which nothing can be computed again: a section that is missing
+/// where it is needed, or breaks a rule, is an error.
+///
+/// # Errors
+///
+/// `Corrupt` when a rule of spec 6.4 is broken.
+pub(crate) fn decode_rollup(
+    facts: &Facts<'_>,
+    tier: Tier,
+    section: &dyn Fn(IndexSection) -> Result<Option<Vec<Column>>>,
+) -> Result<Summaries> {
+    let measures = facts.schema.measures.len();
+    let levels = facts.schema.keys.len();
+    let hours = match (tier, section(IndexSection::Hours)?) {
+        (Tier::Hourly, Some(columns)) => read_hours(&columns, facts)?,
+        (Tier::Daily, None) => Vec::new(),
+        _ => return Err(corrupt("hours are missing, or in a daily rollup")),
+    };
+    let mut summaries = Summaries {
+        total: empty_cell(facts.schema),
+        digests: vec![None; measures],
+        hours,
+        keys: vec![Vec::new(); levels],
+        key_digests: vec![Vec::new(); levels],
+        top: Vec::new(),
+    };
+    let cells = section(IndexSection::Summaries)?;
+    let cells = cells.ok_or_else(|| corrupt("a rollup without cells"))?;
+    read_summaries(&cells, facts, &mut summaries)?;
+    for (keys, digests) in summaries.keys.iter().zip(&mut summaries.key_digests) {
+        *digests = vec![vec![None; measures]; keys.len()];
+    }
+    if let Some(columns) = section(IndexSection::Last)? {
+        read_last(&columns, &mut summaries)?;
+    }
+    if let Some(digests) = section(IndexSection::Digests)? {
+        let centroids = section(IndexSection::Centroids)?;
+        let centroids = centroids.ok_or_else(|| corrupt("digests without centroids"))?;
+        read_digests(&digests, &centroids, &mut summaries)?;
+    }
+    Ok(summaries)
+}
+
 fn clear_digests(summaries: &mut Summaries) {
     summaries.digests.fill(None);
-    summaries.hours.iter_mut().for_each(|hour| hour.digests.fill(None));
+    for hour in &mut summaries.hours {
+        hour.digests.fill(None);
+        hour.keys.iter_mut().for_each(|cell| cell.digests.clear());
+    }
     summaries.key_digests.iter_mut().flatten().for_each(|digests| digests.fill(None));
 }
 
@@ -807,7 +878,7 @@ mod tests {
     use crate::segment::frames::{FramePlace, parse_block};
     use crate::segment::order::OrderedRows;
     use crate::segment::samples::{day, gauges, tasks};
-    use crate::segment::summarise::{Summariser, differences};
+    use crate::segment::summarise::{Grain, Summariser, differences};
 
     #[derive(Default)]
     struct Source {
@@ -863,7 +934,7 @@ mod tests {
         let schema = batch.schema;
         let batches = [batch.clone()];
         let rows = OrderedRows::new(schema, day(), &batches).unwrap();
-        let mut summariser = Summariser::new(schema, rows.dictionaries());
+        let mut summariser = Summariser::new(schema, rows.dictionaries(), Grain::SEGMENT);
         let mut blocks = Vec::new();
         for block in rows.blocks(700, 100) {
             blocks.push(BlockInfo {
@@ -877,7 +948,7 @@ mod tests {
         let summaries = summariser.finish();
         let mut source = Source::default();
         for section in IndexSection::ALL {
-            if let Some(mut frame) = encode_summaries(section, schema, &summaries).unwrap() {
+            if let Some(mut frame) = encode_summaries(section, schema, &summaries, Effort::Seal).unwrap() {
                 let columns = through_bytes(&mut frame, &kinds(section, schema));
                 source.columns.insert(section, columns);
             }
@@ -921,7 +992,7 @@ mod tests {
             full.chain([chunk(5, 16, None)]).collect::<Vec<_>>()
         };
         let stored = [block(0), block(-7)];
-        let mut frame = encode_zones(&stored).unwrap().unwrap();
+        let mut frame = encode_zones(&stored, Effort::Seal).unwrap().unwrap();
         let schema = Table::Agent.schema();
         let columns = through_bytes(&mut frame, &kinds(IndexSection::Zones, schema));
         let info = BlockInfo { first_row: 0, rows: 5, min_ts: 0, max_ts: 0 };
@@ -939,7 +1010,7 @@ mod tests {
 
         let mut members = Membership::with_capacity(3);
         ["a", "b", "c"].iter().for_each(|key| members.insert(key));
-        let mut frame = encode_members(&members).unwrap().unwrap();
+        let mut frame = encode_members(&members, Effort::Seal).unwrap().unwrap();
         let columns = through_bytes(&mut frame, &kinds(IndexSection::Members, schema));
         assert_eq!(decode_members(&columns).unwrap(), members);
     }

@@ -48,9 +48,64 @@ pub(crate) fn merge_cell(cell: &mut Cell, other: &Cell) {
     }
 }
 
+/// How much of the rows summaries keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grain {
+    /// Rows from which a key has a cell of its own in an hour; `None`: none has.
+    key_hour_rows: Option<u64>,
+    /// Levels whose keys have cells in hours, the coarsest first.
+    key_hour_levels: usize,
+    /// Levels whose keys have digests in hours.
+    key_hour_digests: usize,
+    /// Values from which an hour or a key has a digest of its own.
+    digest_values: usize,
+    /// Whether hours have digests.
+    hour_digests: bool,
+    /// Whether means are rounded.
+    short: bool,
+}
+
+impl Grain {
+    /// What lies beside the rows of a segment.
+    pub(crate) const SEGMENT: Self = Self {
+        key_hour_rows: Some(KEY_HOUR_ROWS_MIN),
+        key_hour_levels: 1,
+        key_hour_digests: 0,
+        digest_values: DIGEST_VALUES_MIN,
+        hour_digests: true,
+        short: false,
+    };
+
+    /// What an hourly rollup keeps instead of the rows.
+    pub(crate) fn hourly(schema: &Schema) -> Self {
+        Self {
+            key_hour_rows: Some(1),
+            key_hour_levels: schema.keys.len(),
+            // Of metric types, of which there are few; not of agents.
+            key_hour_digests: schema.keys.len().saturating_sub(1),
+            digest_values: 1,
+            hour_digests: true,
+            short: true,
+        }
+    }
+
+    /// What a daily rollup keeps instead of the rows.
+    pub(crate) fn daily() -> Self {
+        Self {
+            key_hour_rows: None,
+            key_hour_levels: 0,
+            key_hour_digests: 0,
+            digest_values: 1,
+            hour_digests: false,
+            short: true,
+        }
+    }
+}
+
 /// Builds the summaries of the blocks it is given, in their order.
 pub(crate) struct Summariser {
     schema: &'static Schema,
+    grain: Grain,
     /// Per level of the schema's keys; `None` where a column has no segment dictionary.
     levels: Vec<Option<Level>>,
     hours: Vec<HourCell>,
@@ -65,7 +120,11 @@ pub(crate) struct Summariser {
 
 impl Summariser {
     /// Of segments whose dimensions have these dictionaries.
-    pub(crate) fn new(schema: &'static Schema, dictionaries: &[Option<Arc<Strings>>]) -> Self {
+    pub(crate) fn new(
+        schema: &'static Schema,
+        dictionaries: &[Option<Arc<Strings>>],
+        grain: Grain,
+    ) -> Self {
         let coded = |column: &usize| {
             dictionaries.get(*column).is_some_and(|dictionary| dictionary.is_some())
         };
@@ -75,6 +134,7 @@ impl Summariser {
             .map(|columns| columns.iter().all(coded).then(|| Level::new(schema, columns)));
         Self {
             schema,
+            grain,
             levels: levels.collect(),
             hours: Vec::new(),
             values: vec![Vec::new(); schema.measures.len()],
@@ -143,11 +203,11 @@ impl Summariser {
         let Some(hour) = self.hours.last_mut() else { return };
         for (number, level) in self.levels.iter_mut().enumerate() {
             let Some(level) = level else { continue };
-            let cells = level.end_hour();
-            if number == 0 {
-                let key_cell = |(key, cell)| KeyHourCell { level: 0, key, cell };
-                hour.keys = cells.into_iter().map(key_cell).collect();
-            }
+            let kept = self.grain.key_hour_rows.filter(|_| number < self.grain.key_hour_levels);
+            let cells = level.end_hour(kept.unwrap_or(u64::MAX));
+            let key_cell =
+                |(key, cell)| KeyHourCell { level: number, key, cell, digests: Vec::new() };
+            hour.keys.extend(cells.into_iter().map(key_cell));
         }
     }
 
@@ -164,21 +224,25 @@ impl Summariser {
             .collect();
         let mut keys = Vec::new();
         let mut key_digests = Vec::new();
+        let grain = self.grain;
         for (number, level) in self.levels.into_iter().enumerate() {
             let Some(level) = level else {
                 keys.push(Vec::new());
                 key_digests.push(Vec::new());
                 continue;
             };
-            let digests = level.digests(&self.values, &floats);
+            let digests = level.digests(&self.values, &floats, grain);
+            if number < grain.key_hour_digests {
+                for (hour, ranges) in self.hours.iter_mut().zip(&self.value_ranges) {
+                    level.hour_digests(number, hour, ranges, &self.values, &floats, grain);
+                }
+            }
             let (cells, places) = level.finish(self.schema);
             let mut ordered = vec![Vec::new(); cells.len()];
             for (digests, place) in digests.into_iter().zip(&places) {
                 ordered[*place] = digests;
             }
-            if number == 0 {
-                renumber(&mut self.hours, &places);
-            }
+            renumber(&mut self.hours, number, &places);
             keys.push(cells);
             key_digests.push(ordered);
         }
@@ -188,23 +252,24 @@ impl Summariser {
         for (measure, values) in self.values.iter_mut().enumerate() {
             for (hour, ranges) in self.hours.iter_mut().zip(&self.value_ranges) {
                 let values = &mut values[ranges[measure].clone()];
-                if values.len() >= DIGEST_VALUES_MIN {
+                if grain.hour_digests && values.len() >= grain.digest_values {
                     sort_keys(values, false, &mut room);
-                    hour.digests[measure] = digest_of(values, floats[measure]);
+                    hour.digests[measure] = digest_of(values, floats[measure], grain);
                 }
             }
             sort_keys(values, true, &mut room);
-            digests.push(digest_of(values, floats[measure]));
+            digests.push(digest_of(values, floats[measure], grain));
         }
         Summaries { total, digests, hours: self.hours, keys, key_digests, top: self.top.finish() }
     }
 }
 
 /// Key cells of hours were numbered as the keys came; afterwards keys are sorted.
-fn renumber(hours: &mut [HourCell], places: &[usize]) {
+fn renumber(hours: &mut [HourCell], level: usize, places: &[usize]) {
     for hour in hours {
-        hour.keys.iter_mut().for_each(|cell| cell.key = places[cell.key]);
-        hour.keys.sort_unstable_by_key(|cell| cell.key);
+        let cells = hour.keys.iter_mut().filter(|cell| cell.level == level);
+        cells.for_each(|cell| cell.key = places[cell.key]);
+        hour.keys.sort_unstable_by_key(|cell| (cell.level, cell.key));
     }
 }
 
@@ -247,13 +312,14 @@ fn sort_keys(keys: &mut [i64], runs: bool, room: &mut Vec<i64>) {
     }
 }
 
-fn digest_of(sorted: &[i64], floats: bool) -> Option<Arc<Digest>> {
+fn digest_of(sorted: &[i64], floats: bool, grain: Grain) -> Option<Arc<Digest>> {
     let mut values: Vec<f64> = if floats {
         sorted.iter().copied().map(float_from_key).collect()
     } else {
         sorted.iter().map(|value| *value as f64).collect()
     };
-    Digest::build(&mut values).map(Arc::new)
+    let digest = Digest::build(&mut values)?;
+    Some(Arc::new(if grain.short { digest.rounded(&values) } else { digest }))
 }
 
 fn hour_of(stamp: i64) -> i64 {
@@ -600,8 +666,8 @@ impl Level {
         }
     }
 
-    /// Ends the open hour; returns the cells of keys that have enough rows in it.
-    fn end_hour(&mut self) -> Vec<(usize, Cell)> {
+    /// Ends the open hour; returns the cells of keys that have so many rows in it.
+    fn end_hour(&mut self, least: u64) -> Vec<(usize, Cell)> {
         let mut cells = Vec::new();
         for key in self.touched.drain(..) {
             let key = key as usize;
@@ -612,7 +678,7 @@ impl Level {
                 measures: tally.measures.iter().map(|running| running.stats(tally.rows)).collect(),
             };
             merge_cell(&mut self.totals[key], &cell);
-            if cell.rows >= KEY_HOUR_ROWS_MIN {
+            if cell.rows >= least {
                 cells.push((key, cell));
             }
         }
@@ -620,13 +686,18 @@ impl Level {
     }
 
     /// Per key, in the order of their numbers: the digests of its measures.
-    fn digests(&self, values: &[Vec<i64>], floats: &[bool]) -> Vec<Vec<Option<Arc<Digest>>>> {
+    fn digests(
+        &self,
+        values: &[Vec<i64>],
+        floats: &[bool],
+        grain: Grain,
+    ) -> Vec<Vec<Option<Arc<Digest>>>> {
         let mut digests = vec![vec![None; values.len()]; self.codes.len()];
         for (measure, values) in values.iter().enumerate() {
             let enough: Vec<bool> = self
                 .totals
                 .iter()
-                .map(|cell| cell.measures[measure].count() >= DIGEST_VALUES_MIN as u64)
+                .map(|cell| cell.measures[measure].count() >= grain.digest_values as u64)
                 .collect();
             let mut by_key: Vec<Vec<i64>> = vec![Vec::new(); enough.len()];
             for (key, value) in self.value_keys[measure].iter().zip(values) {
@@ -638,11 +709,41 @@ impl Level {
             for (key, mut values) in by_key.into_iter().enumerate() {
                 if enough[key] {
                     sort_keys(&mut values, false, &mut room);
-                    digests[key][measure] = digest_of(&values, floats[measure]);
+                    digests[key][measure] = digest_of(&values, floats[measure], grain);
                 }
             }
         }
         digests
+    }
+
+    /// Adds digests to the cells of the keys in an hour, which are numbered as they came;
+    /// `ranges` are the places of its values.
+    fn hour_digests(
+        &self,
+        level: usize,
+        hour: &mut HourCell,
+        ranges: &[Range<usize>],
+        values: &[Vec<i64>],
+        floats: &[bool],
+        grain: Grain,
+    ) {
+        let mut room = Vec::new();
+        for (measure, range) in ranges.iter().enumerate() {
+            let mut by_key: HashMap<u32, Vec<i64>, RandomState> = HashMap::default();
+            let keys = &self.value_keys[measure][range.clone()];
+            for (key, value) in keys.iter().zip(&values[measure][range.clone()]) {
+                by_key.entry(*key).or_default().push(*value);
+            }
+            for cell in hour.keys.iter_mut().filter(|cell| cell.level == level) {
+                let digest = by_key.get_mut(&to_u32(cell.key)).and_then(|values| {
+                    sort_keys(values, false, &mut room);
+                    digest_of(values, floats[measure], grain)
+                });
+                cell.digests.push(digest);
+            }
+        }
+        let empty = |cell: &&mut KeyHourCell| cell.digests.iter().all(Option::is_none);
+        hour.keys.iter_mut().filter(empty).for_each(|cell| cell.digests.clear());
     }
 
     /// The keys, ascending by codes, and for each number the key's position among them.
@@ -728,7 +829,7 @@ mod tests {
     fn summarise(batch: &Batch, block_rows: usize) -> (Vec<Vec<Column>>, Summaries) {
         let batches = [batch.clone()];
         let rows = OrderedRows::new(batch.schema, day(), &batches).unwrap();
-        let mut summariser = Summariser::new(batch.schema, rows.dictionaries());
+        let mut summariser = Summariser::new(batch.schema, rows.dictionaries(), Grain::SEGMENT);
         let blocks: Vec<_> =
             rows.blocks(block_rows, 100).into_iter().map(|block| rows.gather(block)).collect();
         blocks.iter().for_each(|block| summariser.add_block(block));

@@ -25,6 +25,13 @@ const SECTION: &str = "7.2";
 /// copy of all values is made.
 const LEAF_VALUES: usize = 64 << 10;
 
+/// Half of the last step of a short mean, of 12 bits behind the leading one: a quarter of a
+/// thousandth of the value.
+const MEAN_HALF: u64 = 1 << 39;
+
+/// What short means may add to the error of a digest.
+const ROUNDING_ERROR_MAX: f64 = 0.0005;
+
 /// Relative rounding of a few float operations, with room to spare.
 const ROUNDING: f64 = 1.0 / (1u64 << 40) as f64;
 
@@ -93,6 +100,64 @@ impl Digest {
         let mut centroids: Vec<_> = digest.centroids().iter().map(centroid).collect();
         centroids.sort_by(|a, b| a.0.total_cmp(&b.0));
         Self { kind: SketchKind::TDigest, centroids, min, max, count, error: 0.0 }
+    }
+
+    /// The same with means of few digits, which are smaller when stored, if that hardly
+    /// costs accuracy. `sorted` are the values it was built of.
+    pub(crate) fn rounded(mut self, sorted: &[f64]) -> Self {
+        if self.kind == SketchKind::Plain {
+            return self;
+        }
+        let mut short = self.clone();
+        for (mean, _) in &mut short.centroids {
+            let bits = (mean.to_bits() + MEAN_HALF) & !(MEAN_HALF * 2 - 1);
+            *mean = f64::from_bits(bits).clamp(self.min, self.max) + 0.0;
+        }
+        short.error = short.largest_error(sorted);
+        if short.error <= self.error + ROUNDING_ERROR_MAX {
+            self = short;
+        }
+        self
+    }
+
+    /// One digest of all that several stand for; `None` of none. Its bound is the sum of
+    /// theirs and the largest distance between its own curve and the sum of their curves.
+    pub(crate) fn merged(digests: &[&Self]) -> Option<Self> {
+        let first = *digests.first()?;
+        if digests.len() == 1 {
+            return Some(first.clone());
+        }
+        let all = MergedCdf::new(digests);
+        let (min, max, count) = (all.min, all.max, all.count);
+        let mut centroids: Vec<(f64, u64)> =
+            digests.iter().flat_map(|digest| digest.centroids.iter().copied()).collect();
+        centroids.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if digests.iter().all(|digest| digest.kind == SketchKind::Plain) {
+            centroids.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                kept.1 += if same { next.1 } else { 0 };
+                same
+            });
+            if centroids.len() <= PLAIN_CENTROIDS_MAX {
+                let kind = SketchKind::Plain;
+                return Some(Self { kind, centroids, min, max, count, error: 0.0 });
+            }
+        }
+        let parts = digests.iter().map(|digest| {
+            let centroids = digest.centroids.iter();
+            let centroids: Vec<_> =
+                centroids.map(|(mean, weight)| Centroid::new(*mean, *weight as f64)).collect();
+            let sum = centroids.iter().map(|c| c.mean() * c.weight()).sum();
+            let size = TDIGEST_CENTROIDS_MAX;
+            let (min, max) = (Some(digest.min), Some(digest.max));
+            TDigest::new(centroids, sum, digest.count as f64, max, min, size)
+        });
+        let merged = TDigest::merge_digests(parts.collect());
+        let mut merged = Self::of_tdigest(&merged, min, max, count);
+        merged.error = rounded_up(
+            (all.error_ranks + all.largest_distance(&merged.curve())) / count as f64,
+        );
+        Some(merged)
     }
 
     /// The digest of stored parts.
@@ -429,6 +494,27 @@ impl MergedCdf {
         float_from_key(high)
     }
 
+    /// The largest distance from another curve, in values. Both are straight between
+    /// their points, so that both sides of each point are all that has to be looked at.
+    fn largest_distance(&self, other: &Curve) -> f64 {
+        let curves = self.curves.iter().chain([other]);
+        let mut points: Vec<f64> = curves.flat_map(|curve| curve.values.iter().copied()).collect();
+        points.sort_by(f64::total_cmp);
+        points.dedup();
+        let mut places = vec![0; self.curves.len()];
+        let mut place = 0;
+        let distance = |point: f64| {
+            let (mut below, mut upto) = (0.0, 0.0);
+            for (curve, place) in self.curves.iter().zip(&mut places) {
+                let sides = curve.sides(point, place);
+                (below, upto) = (below + sides.0, upto + sides.1);
+            }
+            let sides = other.sides(point, &mut place);
+            (sides.0 - below).abs().max((sides.1 - upto).abs())
+        };
+        points.into_iter().map(distance).fold(0.0, f64::max)
+    }
+
     fn sum_at(&self, value: f64) -> f64 {
         self.curves.iter().map(|curve| curve.at(value)).sum()
     }
@@ -551,6 +637,44 @@ mod tests {
             let cdf = MergedCdf::new(&cells);
             check(name, &cdf, &truth);
             assert!(cdf.error() < 0.01, "{name}: {}", cdf.error());
+        }
+    }
+
+    #[test]
+    fn one_digest_of_several_keeps_its_bound() {
+        for (name, values) in distributions(60_000) {
+            let truth = sorted(&values);
+            let mut cells = Vec::new();
+            let mut rest = values.as_slice();
+            for size in [1, 30, 399, 401, 1_000, 5_000, 20_000, usize::MAX] {
+                let (cell, left) = rest.split_at(size.min(rest.len()));
+                cells.extend(Digest::build(&mut cell.to_vec()));
+                rest = left;
+            }
+            let cells: Vec<&Digest> = cells.iter().collect();
+            let merged = Digest::merged(&cells).unwrap();
+            assert_eq!(reload(&merged), merged, "{name}");
+            check(name, &MergedCdf::new(&[&merged]), &truth);
+            assert!(merged.error() < 0.03, "{name}: {}", merged.error());
+            // And once more, as days are folded again and again.
+            let mut late = values[..3_000].to_vec();
+            let late = Digest::build(&mut late).unwrap();
+            let again = Digest::merged(&[&merged, &late]).unwrap();
+            let truth = sorted(&[values.as_slice(), &values[..3_000]].concat());
+            check(name, &MergedCdf::new(&[&again]), &truth);
+        }
+        assert_eq!(Digest::merged(&[]), None);
+    }
+
+    #[test]
+    fn short_means_keep_the_bound() {
+        for (name, values) in distributions(20_000) {
+            let mut given = values.clone();
+            let digest = Digest::build(&mut given).unwrap();
+            let short = digest.clone().rounded(&given);
+            assert_eq!(reload(&short), short, "{name}");
+            assert!(short.error() <= digest.error() + ROUNDING_ERROR_MAX, "{name}");
+            check(name, &MergedCdf::new(&[&short]), &sorted(&values));
         }
     }
 

@@ -21,7 +21,7 @@ use crate::segment::files::{
     FileName, StoreRoot, partition_dir, partitions, relative, segment_files,
 };
 use crate::segment::sealed::SealedSegment;
-use crate::segment::{Segment, SegmentDamage};
+use crate::segment::{Segment, SegmentDamage, Tier};
 use crate::snapshot::{AnswerCache, FileDamage, Snapshot, View};
 use crate::store_files::{generation, txn};
 use crate::time::Partition;
@@ -328,7 +328,11 @@ impl Lister {
                 match opened {
                     Opened::Sealed(segment) => {
                         let segment: Arc<dyn Segment> = Arc::<SealedSegment>::clone(segment);
-                        view.segments[table.index()].push(segment);
+                        let kept = match segment.tier() {
+                            Tier::Rows => &mut view.segments,
+                            Tier::Hourly | Tier::Daily => &mut view.rollups,
+                        };
+                        kept[table.index()].push(segment);
                     }
                     Opened::Active(tail) => {
                         let segment: Arc<dyn Segment> = Arc::<ActiveSegment>::clone(&tail.view());

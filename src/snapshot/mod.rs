@@ -37,6 +37,8 @@ impl fmt::Debug for Snapshot {
 pub(crate) struct View {
     /// Per table (by `Table::index`): its segments by partition, then uuid.
     pub(crate) segments: [Vec<Arc<dyn Segment>>; 3],
+    /// Per table: its rollups, likewise.
+    pub(crate) rollups: [Vec<Arc<dyn Segment>>; 3],
     /// Per table: files that cannot be read at all.
     pub(crate) damage: [Vec<FileDamage>; 3],
     /// Per table: days whose rows have expired.
@@ -67,6 +69,11 @@ impl Snapshot {
         &self.view.segments[table.index()]
     }
 
+    /// The table's rollups by partition, then uuid.
+    pub(crate) fn rollups(&self, table: Table) -> &[Arc<dyn Segment>] {
+        &self.view.rollups[table.index()]
+    }
+
     /// Files of the table that cannot be read at all.
     pub(crate) fn file_damage(&self, table: Table) -> &[FileDamage] {
         &self.view.damage[table.index()]
@@ -77,14 +84,15 @@ impl Snapshot {
         &self.view.gone[table.index()]
     }
 
-    /// Committed rows of the table.
+    /// Committed rows of the table; not those that only rollups stand for.
     pub fn rows(&self, table: Table) -> u64 {
         self.segments(table).iter().map(|segment| segment.rows()).sum()
     }
 
     /// The exact files and verified ends of the table: what an answer depends on.
     pub(crate) fn keys(&self, table: Table) -> Vec<SegmentKey> {
-        self.segments(table).iter().map(|segment| segment.key()).collect()
+        let all = self.segments(table).iter().chain(self.rollups(table));
+        all.map(|segment| segment.key()).collect()
     }
 }
 

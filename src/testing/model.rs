@@ -125,6 +125,7 @@ impl ReferenceModel {
             time_bucket: Timestamp::clamped(start),
             value: bucket_value(&rows, field, aggregation),
             count: rows.len() as u64,
+            rank_error: 0.0,
         };
         part(buckets.into_iter().map(bucket).collect(), filter, None)
     }
@@ -225,6 +226,7 @@ impl ReferenceModel {
             avg_tokens_per_task: mean(&tokens),
             total_tokens_used: sum(&tokens, true),
             unique_agents: self.by_key(Table::Task, "agent_id", filter).len() as u64,
+            rank_error: 0.0,
         }
     }
 
@@ -411,8 +413,12 @@ impl ReferenceModel {
         let got = snapshot.summary_stats(Percentile::Exact, scalar).expect("summary").value;
         assert_eq!(got, self.summary_stats(scalar), "summary of {context}");
         let estimate = snapshot.summary_stats(Percentile::Estimate, scalar).expect("summary").value;
-        let without =
-            |summary: Summary| Summary { p95_duration_ms: None, p99_duration_ms: None, ..summary };
+        let without = |summary: Summary| Summary {
+            p95_duration_ms: None,
+            p99_duration_ms: None,
+            rank_error: 0.0,
+            ..summary
+        };
         assert_eq!(without(estimate), without(got), "summary of {context}");
     }
 }
