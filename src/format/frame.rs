@@ -14,7 +14,7 @@ use crate::format::layout::{
     FILE_BYTES_MAX, FOOTER_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_KIND_BLOCK, FRAME_KIND_COMMIT,
     FRAME_KIND_DICTIONARY, FRAME_KIND_END, FRAME_KIND_FOOTER, FRAME_KIND_INDEX, FRAME_KIND_ROWS,
     FRAME_MAGIC, FRAME_ROWS_MAX, FRAMES_OFFSET, INDEX_CENTROIDS, INDEX_DIGESTS, INDEX_HOURS,
-    INDEX_KEYS, INDEX_LAST, INDEX_MEMBERS, INDEX_ROWS_MAX, INDEX_SUMMARIES, INDEX_TOP, INDEX_ZONES,
+    INDEX_KEY_CENTROIDS, INDEX_KEY_DIGESTS, INDEX_KEYS, INDEX_LAST, INDEX_MEMBERS, INDEX_ROWS_MAX, INDEX_SUMMARIES, INDEX_TOP, INDEX_ZONES,
     SEALED_PAYLOAD_BYTES_MAX, commit, frame_header,
 };
 use crate::time::Timestamp;
@@ -117,19 +117,23 @@ pub(crate) enum IndexSection {
     Members,
     /// Counts, sums and extremes.
     Summaries,
-    /// Digests without their centroids.
+    /// Digests of all rows and of hours without their centroids.
     Digests,
-    /// The centroids of the digests.
+    /// The centroids of these.
     Centroids,
     /// The rows with the greatest measures.
     Top,
     /// The last value of each key.
     Last,
+    /// Digests of keys without their centroids.
+    KeyDigests,
+    /// The centroids of these.
+    KeyCentroids,
 }
 
 impl IndexSection {
     /// All sections, in the order in which they are written.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Zones,
         Self::Hours,
         Self::Keys,
@@ -139,6 +143,8 @@ impl IndexSection {
         Self::Centroids,
         Self::Top,
         Self::Last,
+        Self::KeyDigests,
+        Self::KeyCentroids,
     ];
 
     /// The sub-kind of its frame.
@@ -153,6 +159,8 @@ impl IndexSection {
             Self::Centroids => INDEX_CENTROIDS,
             Self::Top => INDEX_TOP,
             Self::Last => INDEX_LAST,
+            Self::KeyDigests => INDEX_KEY_DIGESTS,
+            Self::KeyCentroids => INDEX_KEY_CENTROIDS,
         }
     }
 

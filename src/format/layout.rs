@@ -247,14 +247,18 @@ pub(crate) const INDEX_KEYS: u8 = 3;
 pub(crate) const INDEX_MEMBERS: u8 = 4;
 /// Sub-kind of an INDEX frame: counts, sums and extremes.
 pub(crate) const INDEX_SUMMARIES: u8 = 5;
-/// Sub-kind of an INDEX frame: digests without their centroids.
+/// Sub-kind of an INDEX frame: digests of all rows and of hours without their centroids.
 pub(crate) const INDEX_DIGESTS: u8 = 6;
-/// Sub-kind of an INDEX frame: the centroids of the digests.
+/// Sub-kind of an INDEX frame: the centroids of these.
 pub(crate) const INDEX_CENTROIDS: u8 = 7;
 /// Sub-kind of an INDEX frame: the rows with the greatest measures.
 pub(crate) const INDEX_TOP: u8 = 8;
 /// Sub-kind of an INDEX frame: the last value of each key.
 pub(crate) const INDEX_LAST: u8 = 9;
+/// Sub-kind of an INDEX frame: digests of keys without their centroids.
+pub(crate) const INDEX_KEY_DIGESTS: u8 = 10;
+/// Sub-kind of an INDEX frame: the centroids of these.
+pub(crate) const INDEX_KEY_CENTROIDS: u8 = 11;
 
 /// Most frames that a footer lists.
 pub(crate) const FOOTER_FRAMES_MAX: usize = 64 << 10;
@@ -419,6 +423,8 @@ mod tests {
         INDEX_CENTROIDS,
         INDEX_TOP,
         INDEX_LAST,
+        INDEX_KEY_DIGESTS,
+        INDEX_KEY_CENTROIDS,
         FOOTER_FRAMES_MAX,
         FOOTER_BYTES_MAX,
         FOOTER_ENTRY_BYTES_MIN,

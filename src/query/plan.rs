@@ -112,8 +112,7 @@ pub(crate) struct Source {
     /// For each text of the question: its code, where the segment has a dictionary.
     pub(crate) codes: Vec<Option<u32>>,
     /// Its summaries, as far as they were asked for.
-    hours: OnceCell<Option<Arc<Summaries>>>,
-    all: OnceCell<Option<Arc<Summaries>>>,
+    summaries: [OnceCell<Option<Arc<Summaries>>>; 4],
     /// The keys asked for, where the key index knows them.
     pub(crate) keys: Option<KeyMatch>,
 }
@@ -183,8 +182,7 @@ impl Source {
             stamps,
             covered: question.range.covers(stamps.0, stamps.1),
             codes,
-            hours: OnceCell::new(),
-            all: OnceCell::new(),
+            summaries: Default::default(),
             keys: None,
         };
         source.keys = source.match_keys(question);
@@ -194,11 +192,9 @@ impl Source {
 
     /// The summaries of the segment, so far and no further.
     pub(crate) fn summaries(&self, depth: Depth) -> Option<&Summaries> {
-        let kept = match depth {
-            Depth::Hours => &self.hours,
-            Depth::All => &self.all,
-        };
-        kept.get_or_init(|| self.segment.summaries(depth)).as_deref()
+        let loaded = self.summaries.iter().skip(depth as usize).find_map(OnceCell::get);
+        let load = || self.summaries[depth as usize].get_or_init(|| self.segment.summaries(depth));
+        loaded.unwrap_or_else(load).as_deref()
     }
 
     /// Finds the keys asked for in the coarsest level that has all the coded columns.
@@ -289,7 +285,7 @@ impl Source {
 
     /// The keys of a level, ascending by codes; none if they are not kept.
     pub(crate) fn key_cells(&self, level: usize) -> &[KeyCell] {
-        let all = self.summaries(Depth::All);
+        let all = self.summaries(Depth::Keys);
         all.and_then(|all| all.keys.get(level)).map_or(&[], Vec::as_slice)
     }
 
@@ -312,7 +308,7 @@ impl Source {
         let scope = self.scope(question);
         let depth = match scope {
             Scope::Everything => Depth::Hours,
-            Scope::Keys | Scope::Rows => Depth::All,
+            Scope::Keys | Scope::Rows => Depth::Keys,
         };
         let Some(summaries) = self.summaries(depth) else { return everything() };
         let whole = match scope {
@@ -416,7 +412,7 @@ impl Source {
     /// The cells of a summarised piece; none for rows.
     pub(crate) fn cells(&self, piece: &Piece) -> Vec<&Cell> {
         let depth = match piece {
-            Piece::HourKeys(..) => Depth::All,
+            Piece::HourKeys(..) => Depth::Keys,
             _ => Depth::Hours,
         };
         let Some(summaries) = self.summaries(depth) else { return Vec::new() };
@@ -455,7 +451,10 @@ impl Source {
             }
             Some(vec![digests?.get(measure)?.clone()?])
         }
-        let summaries = self.summaries(Depth::All)?;
+        let summaries = self.summaries(match piece {
+            Piece::Keys | Piece::HourKeys(..) => Depth::All,
+            _ => Depth::Digests,
+        })?;
         match piece {
             Piece::Total => one(Some(&summaries.digests), &summaries.total, measure),
             Piece::Hour(hour) => {
@@ -640,7 +639,7 @@ impl Ledger {
                 continue;
             }
             // Nothing but its summaries is in it: unreadable, all of it is.
-            if segment.summaries(Depth::All).is_none() {
+            if segment.summaries(Depth::Hours).is_none() {
                 for damage in segment.damage() {
                     self.note_known(question.range, &segment.file(), day, &damage);
                 }

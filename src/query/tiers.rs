@@ -135,7 +135,8 @@ impl Ledger {
             self.tiers.add(source, day, Outcome::Missed(CELL_CUT));
             return Vec::new();
         }
-        let hours = source.summaries(Depth::All).map_or(&[][..], |all| all.hours.as_slice());
+        let depth = if matches!(whole, Piece::Keys) { Depth::Keys } else { Depth::Hours };
+        let hours = source.summaries(depth).map_or(&[][..], |all| all.hours.as_slice());
         let mut pieces = Vec::new();
         let mut answered = day;
         for (position, hour) in hours.iter().enumerate() {
@@ -207,7 +208,7 @@ impl Ledger {
         let place = question.schema.keys[level].iter().position(|column| *column == key)?;
         let asked = source.find_cells(question.schema, level, &coded);
         let keys = source.key_cells(level);
-        let hours = source.summaries(Depth::All).map_or(&[][..], |all| all.hours.as_slice());
+        let hours = source.summaries(Depth::Keys).map_or(&[][..], |all| all.hours.as_slice());
         let mut cells = Vec::new();
         for (position, hour) in hours.iter().enumerate() {
             let part = both(hour_range(hour), question.range);

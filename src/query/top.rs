@@ -229,7 +229,7 @@ impl Listed {
         if !question.is_plain() || !source.covered {
             return None;
         }
-        let summaries = source.summaries(Depth::All)?;
+        let summaries = source.summaries(Depth::Keys)?;
         let count = summaries.total.measures.first()?.count();
         let above = summaries.top.last().map(|last| last.order_key);
         let above = if summaries.top.len() as u64 == count { None } else { Some(above?) };

@@ -18,7 +18,7 @@ mod sections;
 mod summarise;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::column::{Column, Strings};
 use crate::encoding::Chunk;
@@ -147,13 +147,38 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
 }
 
 /// How much of the summaries is wanted: reading all of them takes longer than most
-/// questions do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// questions do. Each has all that those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Depth {
     /// `total` and `hours` alone, without keys and digests.
     Hours,
-    /// Everything.
+    /// The digests of these.
+    Digests,
+    /// The keys, and the list of the largest rows.
+    Keys,
+    /// The digests of keys.
     All,
+}
+
+impl Depth {
+    /// All, the least first.
+    pub(crate) const EACH: [Self; 4] = [Self::Hours, Self::Digests, Self::Keys, Self::All];
+}
+
+/// Summaries that have been read, by how much of them.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded([OnceLock<Option<Arc<Summaries>>>; 4]);
+
+impl Loaded {
+    /// Those of the depth, or else what `load` gives, which is kept.
+    pub(crate) fn get_or_load(
+        &self,
+        depth: Depth,
+        load: impl FnOnce() -> Option<Arc<Summaries>>,
+    ) -> Option<Arc<Summaries>> {
+        let kept = self.0.iter().skip(depth as usize).find_map(OnceLock::get);
+        kept.unwrap_or_else(|| self.0[depth as usize].get_or_init(load)).clone()
+    }
 }
 
 /// What some rows add up to.

@@ -410,10 +410,9 @@ fn fits(summaries: &Summaries) -> bool {
     let keys: usize = summaries.keys.iter().map(Vec::len).sum();
     let hour_keys: usize = summaries.hours.iter().map(|hour| hour.keys.len()).sum();
     let of_keys = summaries.key_digests.iter().flatten();
-    let of_hours = summaries.hours.iter().map(|hour| &hour.digests);
     let of_hour_keys = summaries.hours.iter().flat_map(|hour| &hour.keys).map(|key| &key.digests);
-    let digests = of_keys.chain(of_hours).chain(of_hour_keys).chain([&summaries.digests]);
-    let centroids = digests.flatten().flatten().map(|digest| digest.centroids().len());
+    let digests = of_keys.chain(of_hour_keys).flatten().flatten();
+    let centroids = digests.map(|digest| digest.centroids().len());
     1 + keys + hour_keys <= FRAME_ROWS_MAX && centroids.sum::<usize>() <= FRAME_ROWS_MAX
 }
 
@@ -428,6 +427,7 @@ fn frames_of(
             IndexSection::Hours => spec.kind == FileKind::Hourly,
             IndexSection::Summaries | IndexSection::Last => true,
             IndexSection::Digests | IndexSection::Centroids => true,
+            IndexSection::KeyDigests | IndexSection::KeyCentroids => true,
             _ => false,
         };
         if kept

@@ -329,7 +329,7 @@ const OMISSIONS: [Omission; 8] = [
             let digests = summaries.key_digests.iter_mut().flatten();
             digests.for_each(|digests| digests.fill(None));
         },
-        sections: &[IndexSection::Digests, IndexSection::Centroids],
+        sections: &[IndexSection::KeyDigests, IndexSection::KeyCentroids],
     },
     Omission {
         take: |summaries| summaries.hours.iter_mut().for_each(|hour| hour.digests.fill(None)),

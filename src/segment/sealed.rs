@@ -30,7 +30,7 @@ use crate::segment::frames::{BlockReader, parse_block, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Grain, Summariser};
 use crate::segment::{
-    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, Tier, UseChunk,
+    BlockInfo, Depth, LastValue, Loaded, Segment, SegmentDamage, SegmentKey, Summaries, Tier, UseChunk,
 };
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
@@ -147,8 +147,7 @@ pub(crate) struct SealedSegment {
     dictionaries: Vec<OnceLock<Option<Arc<Strings>>>>,
     zones: OnceLock<Option<Vec<Vec<Zone>>>>,
     members: OnceLock<Option<Membership>>,
-    hours: OnceLock<Option<Arc<Summaries>>>,
-    summaries: OnceLock<Option<Arc<Summaries>>>,
+    summaries: Loaded,
     newest: OnceLock<Option<Vec<Option<LastValue>>>>,
     damage: Mutex<Vec<SegmentDamage>>,
     problems: Mutex<Vec<String>>,
@@ -291,8 +290,7 @@ impl SealedSegment {
             dictionaries: schema.columns.iter().map(|_| OnceLock::new()).collect(),
             zones: OnceLock::new(),
             members: OnceLock::new(),
-            hours: OnceLock::new(),
-            summaries: OnceLock::new(),
+            summaries: Loaded::default(),
             newest: OnceLock::new(),
             damage: Mutex::new(frames.damage.clone()),
             problems: Mutex::new(Vec::new()),
@@ -467,7 +465,7 @@ impl SealedSegment {
         self.members.get_or_init(load).as_ref()
     }
 
-    fn load_rollup(&self) -> Result<Summaries> {
+    fn load_rollup(&self, depth: Depth) -> Result<Summaries> {
         let mut entries = Vec::new();
         for column in 0..self.schema.columns.len() {
             entries.push(self.load_dictionary(column)?.map(|dictionary| dictionary.len()));
@@ -477,18 +475,20 @@ impl SealedSegment {
             let kinds = sections::kinds(section, self.schema);
             entry.map(|entry| self.table_of(entry, &kinds)).transpose()
         };
-        sections::decode_rollup(&self.facts(entries), self.tier(), &section)
+        sections::decode_rollup(&self.facts(entries), self.tier(), depth, &section)
     }
 
     /// Takes note of a rollup that cannot be read.
     fn lost_rollup(&self, error: &Error) {
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        damage.push(SegmentDamage {
-            block: None,
-            rows: Some(self.rows()),
-            stamps: self.stamps(),
-            reason: error.to_string(),
-        });
+        if damage.is_empty() {
+            damage.push(SegmentDamage {
+                block: None,
+                rows: Some(self.rows()),
+                stamps: self.stamps(),
+                reason: error.to_string(),
+            });
+        }
     }
 
     /// Takes note of rows that cannot be read.
@@ -542,7 +542,7 @@ impl SealedSegment {
             match self.stands_for {
                 // Nothing is left to compute it from again.
                 Some(_) => {
-                    if let Err(error) = self.load_rollup() {
+                    if let Err(error) = self.load_rollup(Depth::All) {
                         wrong.push(self.reason(error)?);
                     }
                 }
@@ -746,24 +746,27 @@ impl Segment for SealedSegment {
         if !self.frames.whole {
             return None;
         }
-        if self.stands_for.is_some() {
-            let load = || match self.load_rollup() {
-                Ok(summaries) => Some(Arc::new(summaries)),
-                Err(error) => {
-                    self.lost_rollup(&self.at(error));
-                    None
-                }
-            };
-            return self.summaries.get_or_init(load).clone();
-        }
-        if let (Depth::Hours, None) = (depth, self.summaries.get()) {
-            let load = || sections::decode_hours(&self.facts(Vec::new()), self).map(Arc::new);
-            return self.hours.get_or_init(load).clone();
-        }
-        let load = || {
-            sections::decode_summaries(&self.facts(self.dictionary_entries()), self).map(Arc::new)
+        let Some(_) = self.stands_for else {
+            return self.summaries.get_or_load(depth, || {
+                let entries = match depth {
+                    Depth::Hours | Depth::Digests => Vec::new(),
+                    Depth::Keys | Depth::All => self.dictionary_entries(),
+                };
+                sections::decode_summaries(&self.facts(entries), self, depth).map(Arc::new)
+            });
         };
-        self.summaries.get_or_init(load).clone()
+        let load = || match self.load_rollup(depth) {
+            Ok(summaries) => Some(Arc::new(summaries)),
+            Err(error) => {
+                self.lost_rollup(&self.at(error));
+                None
+            }
+        };
+        match depth {
+            // Those of all keys of all days are too many to be kept in memory.
+            Depth::All => load(),
+            _ => self.summaries.get_or_load(depth, load),
+        }
     }
 
     fn newest(&self, measure: usize) -> Option<LastValue> {

@@ -17,7 +17,7 @@ use crate::schema::{ColumnType, Schema};
 use crate::segment::frames::BlockFrame;
 use crate::segment::summarise::{empty_cell, merge_cell};
 use crate::segment::{
-    BlockInfo, Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, Tier, TopRow,
+    BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, Tier, TopRow,
 };
 use crate::sketch::digest::Digest;
 use crate::sketch::membership::Membership;
@@ -59,8 +59,10 @@ pub(crate) fn kinds(section: IndexSection, schema: &Schema) -> Vec<ColumnType> {
         IndexSection::Summaries => {
             [vec![INT; 4 + code_columns(schema)], cell_kinds(schema)].concat()
         }
-        IndexSection::Digests => [[INT; 6].as_slice(), &[FLOAT; 3]].concat(),
-        IndexSection::Centroids => vec![FLOAT, INT],
+        IndexSection::Digests | IndexSection::KeyDigests => {
+            [[INT; 6].as_slice(), &[FLOAT; 3]].concat()
+        }
+        IndexSection::Centroids | IndexSection::KeyCentroids => vec![FLOAT, INT],
         IndexSection::Top => vec![INT; 2],
         IndexSection::Last => vec![INT; 5],
     }
@@ -100,8 +102,10 @@ pub(crate) fn encode_summaries(
         IndexSection::Hours => hours_table(schema, summaries),
         IndexSection::Keys => keys_table(summaries),
         IndexSection::Summaries => summaries_table(schema, summaries),
-        IndexSection::Digests => digests_table(summaries),
-        IndexSection::Centroids => centroids_table(summaries),
+        IndexSection::Digests => digests_table(&digests_of(summaries)),
+        IndexSection::Centroids => centroids_table(&digests_of(summaries)),
+        IndexSection::KeyDigests => digests_table(&key_digests_of(summaries)),
+        IndexSection::KeyCentroids => centroids_table(&key_digests_of(summaries)),
         IndexSection::Top => top_table(summaries),
         IndexSection::Last => last_table(summaries),
         IndexSection::Zones | IndexSection::Members => Vec::new(),
@@ -536,37 +540,47 @@ fn read_last(columns: &[Column], into: &mut Summaries) -> Result<()> {
     Ok(())
 }
 
-/// Every digest with its scope, level and position, in the order stored.
-fn digests_of(summaries: &Summaries) -> Vec<([i64; 4], Arc<Digest>)> {
+/// A digest with its scope, level, position and measure.
+type Placed = ([i64; 4], Arc<Digest>);
+
+fn place_all(all: &mut Vec<Placed>, place: [i64; 3], digests: &[Option<Arc<Digest>>]) {
+    let [scope, level, item] = place;
+    for (measure, digest) in digests.iter().enumerate() {
+        if let Some(digest) = digest {
+            all.push(([scope, level, item, stored(measure)], Arc::clone(digest)));
+        }
+    }
+}
+
+/// The digests of all rows and of hours, in the order stored.
+fn digests_of(summaries: &Summaries) -> Vec<Placed> {
     let mut all = Vec::new();
-    let mut add = |place: [i64; 3], digests: &[Option<Arc<Digest>>]| {
-        let [scope, level, item] = place;
-        for (measure, digest) in digests.iter().enumerate() {
-            if let Some(digest) = digest {
-                all.push(([scope, level, item, stored(measure)], Arc::clone(digest)));
-            }
-        }
-    };
-    add([SCOPE_TOTAL, 0, 0], &summaries.digests);
-    for (level, keys) in summaries.key_digests.iter().enumerate() {
-        for (position, digests) in keys.iter().enumerate() {
-            add([SCOPE_KEY, stored(level), stored(position)], digests);
-        }
-    }
+    place_all(&mut all, [SCOPE_TOTAL, 0, 0], &summaries.digests);
     for (position, hour) in summaries.hours.iter().enumerate() {
-        add([SCOPE_HOUR, 0, stored(position)], &hour.digests);
-    }
-    let cells = summaries.hours.iter().flat_map(|hour| &hour.keys);
-    for (position, cell) in cells.enumerate() {
-        add([SCOPE_KEY_HOUR, stored(cell.level), stored(position)], &cell.digests);
+        place_all(&mut all, [SCOPE_HOUR, 0, stored(position)], &hour.digests);
     }
     all
 }
 
-fn digests_table(summaries: &Summaries) -> Vec<Column> {
-    let digests = digests_of(summaries);
+/// The digests of keys and of keys in hours, in the order stored.
+fn key_digests_of(summaries: &Summaries) -> Vec<Placed> {
+    let mut all = Vec::new();
+    for (level, keys) in summaries.key_digests.iter().enumerate() {
+        for (position, digests) in keys.iter().enumerate() {
+            place_all(&mut all, [SCOPE_KEY, stored(level), stored(position)], digests);
+        }
+    }
+    let cells = summaries.hours.iter().flat_map(|hour| &hour.keys);
+    for (position, cell) in cells.enumerate() {
+        let place = [SCOPE_KEY_HOUR, stored(cell.level), stored(position)];
+        place_all(&mut all, place, &cell.digests);
+    }
+    all
+}
+
+fn digests_table(digests: &[Placed]) -> Vec<Column> {
     let mut places = Ints::<6>::new();
-    for ([scope, level, item, measure], digest) in &digests {
+    for ([scope, level, item, measure], digest) in digests {
         let centroids = stored(digest.centroids().len());
         places.push([*scope, *level, *item, *measure, digest.kind().tag().into(), centroids]);
     }
@@ -577,8 +591,7 @@ fn digests_table(summaries: &Summaries) -> Vec<Column> {
     columns
 }
 
-fn centroids_table(summaries: &Summaries) -> Vec<Column> {
-    let digests = digests_of(summaries);
+fn centroids_table(digests: &[Placed]) -> Vec<Column> {
     let centroids = || digests.iter().flat_map(|(_, digest)| digest.centroids());
     vec![
         float_column(centroids().map(|(mean, _)| *mean).collect()),
@@ -586,8 +599,13 @@ fn centroids_table(summaries: &Summaries) -> Vec<Column> {
     ]
 }
 
-/// Fills in the digests.
-fn read_digests(digests: &[Column], centroids: &[Column], into: &mut Summaries) -> Result<()> {
+/// Fills in the digests of a section: those of keys, or the others.
+fn read_digests(
+    digests: &[Column],
+    centroids: &[Column],
+    of_keys: bool,
+    into: &mut Summaries,
+) -> Result<()> {
     let (digests, centroids) = (Rows::new(digests), Rows::new(centroids));
     let hours = (0..).zip(&into.hours);
     let places = hours.flat_map(|(hour, cells)| (0..cells.keys.len()).map(move |cell| (hour, cell)));
@@ -606,6 +624,9 @@ fn read_digests(digests: &[Column], centroids: &[Column], into: &mut Summaries) 
         let extremes = (digests.float(7, row)?, digests.float(8, row)?);
         let digest = Digest::from_parts(kind, parts, extremes, values, digests.float(6, row)?)?;
         let measure = digests.int(3, row)?;
+        if matches!(digests.int(0, row)?, SCOPE_KEY | SCOPE_KEY_HOUR) != of_keys {
+            return Err(corrupt("a digest in the wrong section"));
+        }
         let (place, cell) = digest_place(&digests, row, &places, into)?;
         let measure = usize::try_from(measure).ok().filter(|measure| *measure < place.len());
         let measure = measure.ok_or_else(|| corrupt("digest of an unknown measure"))?;
@@ -684,7 +705,7 @@ pub(crate) trait SectionSource {
 }
 
 /// The part of the summaries that has no keys and no digests; `None` without hours.
-pub(crate) fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
+fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
     let schema = facts.schema;
     let hours = match source.section(IndexSection::Hours) {
         Some(columns) => read_hours(&columns, facts)
@@ -706,38 +727,67 @@ pub(crate) fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Opt
     })
 }
 
-/// Puts the summaries together from their sections. A part that is not there, or breaks a
-/// rule, is left out; `None` without hours.
-pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summaries> {
+/// Puts the summaries together from their sections, as far as `depth`. A part that is not
+/// there, or breaks a rule, is left out; `None` without hours.
+pub(crate) fn decode_summaries(
+    facts: &Facts<'_>,
+    source: &dyn SectionSource,
+    depth: Depth,
+) -> Option<Summaries> {
     let mut summaries = decode_hours(facts, source)?;
     let with = |section, read: &mut dyn FnMut(&[Column]) -> Result<()>| {
         let Some(columns) = source.section(section) else { return true };
         read(&columns).map_err(|error| source.broken(section, error)).is_ok()
     };
-    if !with(IndexSection::Summaries, &mut |columns| read_summaries(columns, facts, &mut summaries))
+    if depth >= Depth::Keys {
+        if !with(IndexSection::Summaries, &mut |columns| {
+            read_summaries(columns, facts, &mut summaries)
+        }) {
+            summaries.keys.iter_mut().for_each(Vec::clear);
+            summaries.hours.iter_mut().for_each(|hour| hour.keys.clear());
+        }
+        summaries.make_room();
+        with(IndexSection::Keys, &mut |columns| read_keys(columns, facts, &mut summaries));
+        if !with(IndexSection::Last, &mut |columns| read_last(columns, &mut summaries)) {
+            let keys = summaries.keys.iter_mut().flatten();
+            keys.for_each(|key| key.last.fill(None));
+        }
+        with(IndexSection::Top, &mut |columns| {
+            summaries.top = read_top(columns, facts)?;
+            Ok(())
+        });
+    }
+    if depth >= Depth::Digests
+        && !with(IndexSection::Digests, &mut |digests| {
+            let Some(centroids) = source.section(IndexSection::Centroids) else { return Ok(()) };
+            read_digests(digests, &centroids, false, &mut summaries)
+        })
     {
-        summaries.keys.iter_mut().for_each(Vec::clear);
-        summaries.hours.iter_mut().for_each(|hour| hour.keys.clear());
+        summaries.digests.fill(None);
+        summaries.hours.iter_mut().for_each(|hour| hour.digests.fill(None));
     }
-    for (keys, digests) in summaries.keys.iter().zip(&mut summaries.key_digests) {
-        *digests = vec![vec![None; facts.schema.measures.len()]; keys.len()];
-    }
-    with(IndexSection::Keys, &mut |columns| read_keys(columns, facts, &mut summaries));
-    if !with(IndexSection::Last, &mut |columns| read_last(columns, &mut summaries)) {
-        let keys = summaries.keys.iter_mut().flatten();
-        keys.for_each(|key| key.last.fill(None));
-    }
-    with(IndexSection::Top, &mut |columns| {
-        summaries.top = read_top(columns, facts)?;
-        Ok(())
-    });
-    if !with(IndexSection::Digests, &mut |digests| {
-        let Some(centroids) = source.section(IndexSection::Centroids) else { return Ok(()) };
-        read_digests(digests, &centroids, &mut summaries)
-    }) {
-        clear_digests(&mut summaries);
+    if depth >= Depth::All
+        && !with(IndexSection::KeyDigests, &mut |digests| {
+            let centroids = source.section(IndexSection::KeyCentroids);
+            let Some(centroids) = centroids else { return Ok(()) };
+            read_digests(digests, &centroids, true, &mut summaries)
+        })
+    {
+        summaries.make_room();
+        let cells = summaries.hours.iter_mut().flat_map(|hour| &mut hour.keys);
+        cells.for_each(|cell| cell.digests.clear());
     }
     Some(summaries)
+}
+
+impl Summaries {
+    /// Room for the digests of each key, with none in it.
+    fn make_room(&mut self) {
+        let none = vec![None; self.digests.len()];
+        for (keys, digests) in self.keys.iter().zip(&mut self.key_digests) {
+            *digests = vec![none.clone(); keys.len()];
+        }
+    }
 }
 
 /// The whole of a rollup, of which nothing can be computed again: a section that is missing
@@ -749,6 +799,7 @@ pub(crate) fn decode_summaries(facts: &Facts<'_>, source: &dyn SectionSource) ->
 pub(crate) fn decode_rollup(
     facts: &Facts<'_>,
     tier: Tier,
+    depth: Depth,
     section: &dyn Fn(IndexSection) -> Result<Option<Vec<Column>>>,
 ) -> Result<Summaries> {
     let measures = facts.schema.measures.len();
@@ -766,30 +817,33 @@ pub(crate) fn decode_rollup(
         key_digests: vec![Vec::new(); levels],
         top: Vec::new(),
     };
-    let cells = section(IndexSection::Summaries)?;
-    let cells = cells.ok_or_else(|| corrupt("a rollup without cells"))?;
-    read_summaries(&cells, facts, &mut summaries)?;
-    for (keys, digests) in summaries.keys.iter().zip(&mut summaries.key_digests) {
-        *digests = vec![vec![None; measures]; keys.len()];
+    if depth >= Depth::Keys || tier == Tier::Daily {
+        let cells = section(IndexSection::Summaries)?;
+        let cells = cells.ok_or_else(|| corrupt("a rollup without cells"))?;
+        read_summaries(&cells, facts, &mut summaries)?;
+    } else {
+        let hours = summaries.hours.iter();
+        hours.for_each(|hour| merge_cell(&mut summaries.total, &hour.cell));
     }
-    if let Some(columns) = section(IndexSection::Last)? {
+    summaries.make_room();
+    if depth >= Depth::Keys
+        && let Some(columns) = section(IndexSection::Last)?
+    {
         read_last(&columns, &mut summaries)?;
     }
-    if let Some(digests) = section(IndexSection::Digests)? {
-        let centroids = section(IndexSection::Centroids)?;
+    let mut with = |digests, centroids, of_keys: bool| {
+        let Some(digests) = section(digests)? else { return Ok(()) };
+        let centroids = section(centroids)?;
         let centroids = centroids.ok_or_else(|| corrupt("digests without centroids"))?;
-        read_digests(&digests, &centroids, &mut summaries)?;
+        read_digests(&digests, &centroids, of_keys, &mut summaries)
+    };
+    if depth >= Depth::Digests {
+        with(IndexSection::Digests, IndexSection::Centroids, false)?;
+    }
+    if depth >= Depth::All {
+        with(IndexSection::KeyDigests, IndexSection::KeyCentroids, true)?;
     }
     Ok(summaries)
-}
-
-fn clear_digests(summaries: &mut Summaries) {
-    summaries.digests.fill(None);
-    for hour in &mut summaries.hours {
-        hour.digests.fill(None);
-        hour.keys.iter_mut().for_each(|cell| cell.digests.clear());
-    }
-    summaries.key_digests.iter_mut().flatten().for_each(|digests| digests.fill(None));
 }
 
 /// A column of a section, its type settled once.
@@ -964,7 +1018,7 @@ mod tests {
     fn summaries_round_trip() {
         for batch in [tasks(24_000, 3, 31), gauges(9000, 11, 32), tasks(3, 2, 33)] {
             let sample = sample(&batch);
-            let read = decode_summaries(&sample.facts(), &sample.source).unwrap();
+            let read = decode_summaries(&sample.facts(), &sample.source, Depth::All).unwrap();
             assert!(sample.source.broken.borrow().is_empty());
             assert_eq!(format!("{read:?}"), format!("{:?}", sample.summaries));
         }
@@ -976,7 +1030,7 @@ mod tests {
         for section in IndexSection::ALL {
             let mut source = Source { columns: sample.source.columns.clone(), ..Source::default() };
             source.columns.remove(&section);
-            let read = decode_summaries(&sample.facts(), &source);
+            let read = decode_summaries(&sample.facts(), &source, Depth::All);
             assert_eq!(read.is_none(), section == IndexSection::Hours, "{section:?}");
             if let Some(read) = read {
                 assert!(differences(&read, &sample.summaries).is_empty(), "{section:?}");
@@ -1053,7 +1107,7 @@ mod tests {
                     }
                 }
                 source.columns.insert(section, columns.clone());
-                if let Some(read) = decode_summaries(&sample.facts(), &source) {
+                if let Some(read) = decode_summaries(&sample.facts(), &source, Depth::All) {
                     assert_eq!(read.keys.len(), read.key_digests.len());
                     for (keys, digests) in read.keys.iter().zip(&read.key_digests) {
                         assert_eq!(keys.len(), digests.len());
