@@ -32,6 +32,8 @@ const PLAN_ROWS_MIN: usize = 4;
 const PLANE_ROWS_MIN: usize = 32;
 /// Values looked at to find a base that leaves low outliers out.
 const SAMPLE: usize = 256;
+/// Values that are unpacked at a time where a loop wants them as a slice.
+pub(super) const SLICE: usize = 512;
 /// Lanes that are cut at once.
 const BLOCK: usize = 256;
 
@@ -163,9 +165,10 @@ impl<'a> Lanes<'a> {
     /// The sum of all lanes.
     pub(super) fn total(&self) -> u128 {
         match self {
-            Self::U8(lanes) => kernels::total(lanes),
-            Self::U16(lanes) => kernels::total(lanes),
-            Self::U32(lanes) => kernels::total(lanes),
+            // Sums of as many narrow lanes as a chunk has do not leave 64 bits.
+            Self::U8(lanes) => kernels::sum(lanes).into(),
+            Self::U16(lanes) => kernels::sum(lanes).into(),
+            Self::U32(lanes) => kernels::sum(lanes).into(),
             Self::U64(lanes) => kernels::total(lanes),
         }
     }
@@ -278,10 +281,10 @@ impl<'a> Lanes<'a> {
     /// Writes the values of the lanes into as many places.
     pub(super) fn decode_into(&self, base: i64, scale: i64, values: &mut [i64]) {
         match self {
-            Self::U8(lanes) => spread_into(lanes, |lane| u64::from(*lane), base, scale, values),
-            Self::U16(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
-            Self::U32(lanes) => spread_into(lanes, |lane| lane.get().into(), base, scale, values),
-            Self::U64(lanes) => spread_into(lanes, |lane| lane.get(), base, scale, values),
+            Self::U8(lanes) => kernels::spread(lanes, base, scale, values),
+            Self::U16(lanes) => kernels::spread(lanes, base, scale, values),
+            Self::U32(lanes) => kernels::spread(lanes, base, scale, values),
+            Self::U64(lanes) => kernels::spread(lanes, base, scale, values),
         }
     }
 
@@ -310,15 +313,6 @@ fn add_lanes<L, T: Value>(
         *to = T::from_stored(value);
     }
     value
-}
-
-fn spread_into<L>(lanes: &[L], get: impl Fn(&L) -> u64, base: i64, scale: i64, values: &mut [i64]) {
-    let each = values.iter_mut().zip(lanes);
-    if scale == 1 {
-        each.for_each(|(to, lane)| *to = value_of(get(lane), base, 1));
-    } else {
-        each.for_each(|(to, lane)| *to = value_of(get(lane), base, scale));
-    }
 }
 
 /// Two loops, since without wide vectors a 64-bit multiplication is several instructions.
@@ -1025,6 +1019,74 @@ fn add_up<T: Value>(deltas: &Chunk<'_>, at: usize, value: i64, values: &mut [T])
         }
     }
     Ok(())
+}
+
+/// Hands the stored values of a range to `each`, some at a time, in order: slices that stay
+/// in the cache, whatever the values are stored as.
+pub(super) fn for_each_slice(
+    chunk: &Chunk<'_>,
+    rows: Range<usize>,
+    mut each: impl FnMut(&[i64]),
+) -> Result<()> {
+    if chunk.encoding == tag::DELTA {
+        let (first, deltas) = read_deltas(chunk)?;
+        if let Some((frame, lanes, apart)) = read_any_lanes(&deltas)? {
+            add_up_slices(first, frame, lanes, &apart, rows, each);
+            return Ok(());
+        }
+    }
+    let values: Vec<i64> = decode_some(chunk, &Selection::Range(rows))?;
+    values.chunks(SLICE).for_each(&mut each);
+    Ok(())
+}
+
+/// Base and scale, lanes, and the rows and values of exceptions.
+type AnyLanes<'a> = ((i64, i64), Lanes<'a>, Vec<(u32, i64)>);
+
+/// Of a chunk of lanes, with exceptions or without; `None` of another encoding.
+fn read_any_lanes<'a>(chunk: &Chunk<'a>) -> Result<Option<AnyLanes<'a>>> {
+    let (lanes, apart) = match chunk.encoding {
+        tag::LANES => (*chunk, Vec::new()),
+        tag::PATCHED => {
+            let patches = read_patches(chunk)?;
+            (patches.lanes, patches.apart())
+        }
+        _ => return Ok(None),
+    };
+    let (base, scale, lanes) = read_lanes(&lanes)?;
+    Ok(Some(((base, scale), lanes, apart)))
+}
+
+fn add_up_slices(
+    first: i64,
+    (base, scale): (i64, i64),
+    deltas: Lanes<'_>,
+    apart: &[(u32, i64)],
+    rows: Range<usize>,
+    mut each: impl FnMut(&[i64]),
+) {
+    let mut value = first.wrapping_add(deltas.sum_deltas((base, scale), apart, 0..rows.start));
+    let mut room = [0; SLICE];
+    for start in rows.clone().step_by(SLICE) {
+        let room = &mut room[..SLICE.min(rows.end - start)];
+        // The last row of the chunk has no delta after it.
+        let end = (start + room.len()).min(deltas.len());
+        deltas.slice(start..end).decode_into(base, scale, room);
+        put_apart(apart, start, room);
+        for slot in room.iter_mut() {
+            let delta = std::mem::replace(slot, value);
+            value = value.wrapping_add(delta);
+        }
+        each(room);
+    }
+}
+
+/// Puts those of the exceptions into their places that lie in the rows from `start` on.
+pub(super) fn put_apart<T: Copy>(apart: &[(u32, T)], start: usize, room: &mut [T]) {
+    let end = start + room.len();
+    let from = apart.partition_point(|(row, _)| widen(*row) < start);
+    let inside = apart.iter().skip(from).take_while(|(row, _)| widen(*row) < end);
+    inside.for_each(|(row, value)| room[widen(*row) - start] = *value);
 }
 
 /// The sum of a range of stored values, modulo 2^64.

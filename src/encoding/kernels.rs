@@ -1,9 +1,9 @@
 //! Loops over lanes as they lie in a chunk, compiled for several instruction sets.
 //!
 //! Owns the choice of the set at run time, and what is done to many lanes at once:
-//! splitting them at a window, finding equal ones, adding them up. What a lane means is
-//! its caller's business. Each kernel is one plain loop that the compiler turns into
-//! vectors of each set; all sets give the same results.
+//! splitting them at a window, finding equal ones, adding them up, spreading them, following
+//! a run of like ones. What a lane means is its caller's business. Each kernel is one plain
+//! loop that the compiler turns into vectors of each set; all sets give the same results.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -244,6 +244,57 @@ fn sum_body<L: Lane>(lanes: &[L]) -> u64 {
     lanes.iter().fold(0, |sum, lane| sum.wrapping_add(L::wide(lane.word())))
 }
 
+/// Writes `base + word * scale` of each lane, modulo 2^64, into as many places.
+pub(super) fn spread<L: Lane>(lanes: &[L], base: i64, scale: i64, values: &mut [i64]) {
+    spread_at(level(), lanes, base, scale, values);
+}
+
+fn spread_at<L: Lane>(level: Level, lanes: &[L], base: i64, scale: i64, values: &mut [i64]) {
+    at_level!(level, spread_body::<L>(
+        lanes: &[L], base: i64, scale: i64, values: &mut [i64]
+    ) -> ());
+}
+
+#[inline(always)]
+fn spread_body<L: Lane>(lanes: &[L], base: i64, scale: i64, values: &mut [i64]) {
+    let each = values.iter_mut().zip(lanes);
+    let word = |lane: &L| L::wide(lane.word()).cast_signed();
+    // Two loops, since without wide vectors a 64-bit multiplication is several instructions.
+    if scale == 1 {
+        each.for_each(|(to, lane)| *to = base.wrapping_add(word(lane)));
+    } else {
+        each.for_each(|(to, lane)| *to = base.wrapping_add(word(lane).wrapping_mul(scale)));
+    }
+}
+
+/// How many values, from the first on, are from `low` to `low + width`.
+pub(super) fn run<L: Lane>(lanes: &[L], low: L::Word, width: L::Word) -> usize {
+    run_at(level(), lanes, low, width)
+}
+
+fn run_at<L: Lane>(level: Level, lanes: &[L], low: L::Word, width: L::Word) -> usize {
+    at_level!(level, run_body::<L>(lanes: &[L], low: L::Word, width: L::Word) -> usize)
+}
+
+#[inline(always)]
+fn run_body<L: Lane>(lanes: &[L], low: L::Word, width: L::Word) -> usize {
+    /// Runs end often: lanes that are looked at together are few.
+    const FEW: usize = 16;
+    let mut count = 0;
+    for group in lanes.chunks(FEW) {
+        // A bit for each lane outside; what is below wraps around to beyond the width.
+        let mut outside = 0u32;
+        for (bit, lane) in group.iter().enumerate() {
+            outside |= u32::from(L::minus(lane.word(), low) > width) << bit;
+        }
+        if outside != 0 {
+            return count + outside.trailing_zeros() as usize;
+        }
+        count += group.len();
+    }
+    count
+}
+
 /// The sum of the words; there are fewer than 2^32.
 pub(super) fn total<L: Lane>(lanes: &[L]) -> u128 {
     total_at(level(), lanes)
@@ -299,6 +350,7 @@ mod tests {
         let equal: Vec<u32> =
             (7..).zip(&words).filter(|(_, word)| **word == low).map(|(row, _)| row).collect();
         let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
+        let wide = low;
         for level in levels() {
             let mut found = vec![42];
             let (low, width) = (L::narrow(low), L::narrow(high - low));
@@ -310,6 +362,18 @@ mod tests {
             assert_eq!(sum_at(level, lanes), sum, "{level:?}");
             let total = words.iter().map(|word| u128::from(*word)).sum::<u128>();
             assert_eq!(total_at(level, lanes), total, "{level:?}");
+            let mut values = vec![42; lanes.len()];
+            spread_at(level, lanes, -7, 1000, &mut values);
+            let value = |word: &u64| word.cast_signed().wrapping_mul(1000).wrapping_sub(7);
+            assert!(values.iter().copied().eq(words.iter().map(value)), "{level:?}");
+            spread_at(level, lanes, -7, 1, &mut values);
+            let value = |word: &u64| word.cast_signed().wrapping_sub(7);
+            assert!(values.iter().copied().eq(words.iter().map(value)), "{level:?}");
+            // From every lane on, so that runs of every length are met.
+            for start in 0..lanes.len() {
+                let run = words[start..].iter().take_while(|word| (wide..=high).contains(word));
+                assert_eq!(run_at(level, &lanes[start..], low, width), run.count(), "{level:?}");
+            }
             let range = words.iter().min().copied().zip(words.iter().max().copied());
             assert_eq!(range_at(level, lanes), range, "{level:?}");
         }

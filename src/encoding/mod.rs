@@ -27,7 +27,7 @@ pub(crate) mod views;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use self::numbers::Numbers;
+pub(crate) use self::numbers::{Numbers, count_inside};
 
 use self::bytes::{Reader, pad, padding, put_count};
 use self::layout::{FLAG_DENSE, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag};
@@ -439,6 +439,22 @@ impl<'a> Chunk<'a> {
         Numbers::of(self, rows)
     }
 
+    /// Hands the integers of a range of rows to `each`, some at a time, in order; a null row
+    /// has any.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn for_each_ints(&self, rows: Range<usize>, each: impl FnMut(&[i64])) -> Result<()> {
+        if rows.end > self.rows {
+            return Err(Error::invalid("a row that the chunk does not have"));
+        }
+        if self.dense || !matches!(self.kind, ColumnType::Timestamp | ColumnType::Int) {
+            return Err(Error::corrupt("4.2", "not an integer for each row"));
+        }
+        ints::for_each_slice(self, rows, each)
+    }
+
     /// Whether a row may hold `text`: false only when that is certain. Reads a few bytes.
     pub(crate) fn might_contain(&self, text: &str) -> bool {
         text::might_contain(self, text).unwrap_or(true)
@@ -580,7 +596,7 @@ fn fits(encoding: u8, kind: ColumnType) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::views::{ColumnView, Layout, ViewValues};
+    use super::views::{ColumnView, IntRanges, Layout, ViewInts, ViewValues};
     use super::*;
 
     const EFFORTS: [Effort; 3] = [Effort::Append, Effort::Seal, Effort::Archive { level: 6 }];
@@ -674,7 +690,12 @@ mod tests {
             if let (Selection::Range(range), Values::Int(_) | Values::Float(_)) =
                 (rows, &whole.values)
             {
-                check_numbers(&chunk.numbers(range).unwrap(), &some);
+                check_numbers(&chunk.numbers(range.clone()).unwrap(), &some);
+                if let (Values::Int(values), 0) = (&some.values, whole.null_count()) {
+                    let mut all = Vec::new();
+                    chunk.for_each_ints(range, |part| all.extend_from_slice(part)).unwrap();
+                    assert_eq!(&all, values);
+                }
             }
         }
     }
@@ -703,6 +724,7 @@ mod tests {
                 assert_eq!(ints.sum(), values.iter().map(|value| i128::from(*value)).sum());
                 let range = values.iter().min().copied().zip(values.iter().max().copied());
                 assert_eq!(ints.range(), range);
+                check_ranges(ints, values);
             }
             (Values::Float(values), ViewValues::Float(floats)) => {
                 let same = |(a, b): (f64, &f64)| a.to_bits() == b.to_bits();
@@ -717,6 +739,22 @@ mod tests {
                 assert!(texts.get(column.len()).unwrap().is_none());
             }
             _ => {}
+        }
+    }
+
+    /// Compares what ranges add up to with plain loops.
+    fn check_ranges(ints: ViewInts<'_>, values: &[i64]) {
+        let mut ranges = IntRanges::new(ints);
+        let mut end = 0;
+        while end < values.len() {
+            let length = 1 + mix(end).to_le_bytes()[0] as usize * 3;
+            let rows = end..(end + length).min(values.len());
+            end = rows.end;
+            let part = &values[rows.clone()];
+            let sum = part.iter().map(|value| i128::from(*value)).sum::<i128>();
+            assert_eq!(ranges.sum(rows.clone()), sum);
+            let range = part.iter().min().copied().zip(part.iter().max().copied());
+            assert_eq!(ranges.range(rows), range);
         }
     }
 

@@ -13,6 +13,11 @@ use crate::error::{Error, Result};
 use crate::format::order::float_key;
 use crate::schema::ColumnType;
 
+/// How many values, from the first on, are inside a range that is not empty.
+pub(crate) fn count_inside(values: &[i64], range: &Range<i64>) -> usize {
+    kernels::run(values, word_of(range.start), range.end.abs_diff(range.start) - 1)
+}
+
 /// Numbers of some rows, and what their words stand for.
 #[derive(Debug)]
 pub(crate) struct Numbers<'a> {

@@ -16,7 +16,7 @@ use zerocopy::little_endian::F64;
 use super::Chunk;
 use super::bytes::widen;
 use super::floats::{self, to_float};
-use super::ints::{self, Lanes};
+use super::ints::{self, Lanes, SLICE, put_apart};
 use super::kernels::{self, value_of_word};
 use super::layout::tag;
 use super::numbered::{self, Pattern};
@@ -24,9 +24,6 @@ use super::text::{self, Codes};
 use crate::column::{Bitmap, Column, Strings, Values};
 use crate::error::{Error, Result};
 use crate::schema::ColumnType;
-
-/// Values that are unpacked at a time where a loop wants them as a slice.
-const SLICE: usize = 512;
 
 /// Where the values of a chunk lie, or what they are where they had to be unpacked.
 #[derive(Debug)]
@@ -296,14 +293,6 @@ impl ViewLanes<'_> {
     fn sum_deltas(&self, rows: Range<usize>) -> i64 {
         self.lanes.sum_deltas((self.base, self.scale), self.apart, rows)
     }
-}
-
-/// Puts those of the exceptions into their places that lie in the rows from `start` on.
-fn put_apart<T: Copy>(apart: &[(u32, T)], start: usize, room: &mut [T]) {
-    let end = start + room.len();
-    let from = apart.partition_point(|(row, _)| widen(*row) < start);
-    let inside = apart.iter().skip(from).take_while(|(row, _)| widen(*row) < end);
-    inside.for_each(|(row, value)| room[widen(*row) - start] = *value);
 }
 
 impl HeldFloats {
@@ -693,15 +682,8 @@ impl<'a> ViewInts<'a> {
         if let Ints::Same(value, rows) = self.0 {
             return (rows > 0).then_some((value, value));
         }
-        let mut range: Option<(i64, i64)> = None;
-        self.for_each_slice(|values| {
-            let part = kernels::range(values);
-            range = part.map_or(range, |(least, most)| {
-                let (least, most) = (value_of_word(least), value_of_word(most));
-                let (low, high) = range.unwrap_or((least, most));
-                Some((low.min(least), high.max(most)))
-            });
-        });
+        let mut range = None;
+        self.for_each_slice(|values| range = join(range, range_of(values)));
         range
     }
 
@@ -715,6 +697,85 @@ impl<'a> ViewInts<'a> {
                 all
             }
         }
+    }
+}
+
+/// What is read, range after range, of integers that may have to be unpacked for it.
+#[derive(Debug)]
+pub(crate) struct IntRanges<'a> {
+    view: ViewInts<'a>,
+    room: [i64; SLICE],
+    /// Where the unpacked values start.
+    unpacked: Option<usize>,
+}
+
+impl<'a> IntRanges<'a> {
+    /// Of no range yet.
+    pub(crate) fn new(view: ViewInts<'a>) -> Self {
+        Self { view, room: [0; SLICE], unpacked: None }
+    }
+
+    /// The sum of the values of some rows.
+    pub(crate) fn sum(&mut self, rows: Range<usize>) -> i128 {
+        match self.view.0 {
+            Ints::Same(value, _) => i128::from(value) * rows.len() as i128,
+            Ints::Plain(values) => sum_of(values.get(rows).unwrap_or_default()),
+            Ints::Lanes(ViewLanes { lanes, base, scale, apart: [], .. }) => {
+                let all = i128::from(base) * rows.len() as i128;
+                all + signed(lanes.slice(rows).total()) * i128::from(scale)
+            }
+            _ => {
+                let mut sum = 0;
+                self.for_each_part(rows, |values| sum += sum_of(values));
+                sum
+            }
+        }
+    }
+
+    /// Least and largest value of some rows; `None` of none.
+    pub(crate) fn range(&mut self, rows: Range<usize>) -> Option<(i64, i64)> {
+        match self.view.0 {
+            Ints::Same(value, _) => (!rows.is_empty()).then_some((value, value)),
+            Ints::Plain(values) => range_of(values.get(rows).unwrap_or_default()),
+            Ints::Lanes(ViewLanes { lanes, base, scale, apart: [], .. }) => {
+                let (least, most) = lanes.slice(rows).range()?;
+                Some((ints::value_of(least, base, scale), ints::value_of(most, base, scale)))
+            }
+            _ => {
+                let mut range = None;
+                self.for_each_part(rows, |values| range = join(range, range_of(values)));
+                range
+            }
+        }
+    }
+
+    /// Hands the values of some rows to `each`. Ranges that ascend unpack nothing twice.
+    fn for_each_part(&mut self, rows: Range<usize>, mut each: impl FnMut(&[i64])) {
+        let mut from = rows.start;
+        while from < rows.end {
+            let start = from / SLICE * SLICE;
+            if self.unpacked != Some(start) {
+                self.view.fill(start, &mut self.room);
+                self.unpacked = Some(start);
+            }
+            let end = rows.end.min(start + SLICE);
+            each(&self.room[from - start..end - start]);
+            from = end;
+        }
+    }
+}
+
+/// Least and largest of some values; `None` of none.
+fn range_of(values: &[i64]) -> Option<(i64, i64)> {
+    let (least, most) = kernels::range(values)?;
+    Some((value_of_word(least), value_of_word(most)))
+}
+
+/// From the lower of two least values to the higher of two largest.
+pub(crate) fn join(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (a, b) => a.or(b),
     }
 }
 

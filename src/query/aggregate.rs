@@ -8,14 +8,18 @@ use std::slice::from_ref;
 use std::sync::Arc;
 
 use crate::column::{Column, Strings, Values};
+use crate::encoding::count_inside;
+use crate::encoding::views::Layout;
 use crate::error::{Error, Result};
 use crate::query::answer::{Aggregate, Bucket, Last, Value};
 use crate::query::filter::Aggregation;
 use crate::query::number::Numeric;
 use crate::query::percentile::{check_share, estimate, rank, select_ranks};
 use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
+use crate::query::runs::{Adder, Runs};
 use crate::query::scan::{
-    coded, floats, for_each_block, group, ints, key_at, push_keys, scan, scan_block, unexpected,
+    coded, floats, for_each_block, group, ints, key_at, push_keys, read, scan, scan_block, select,
+    unexpected,
 };
 use crate::schema::Schema;
 use crate::segment::{BlockInfo, Cell, LastValue};
@@ -76,6 +80,12 @@ impl Tally {
         for (stats, measure) in self.stats.iter_mut().zip(&wanted.measures) {
             stats.merge(&cell.measures[*measure]);
         }
+    }
+
+    /// Adds rows of which one measure is wanted.
+    fn add_stats(&mut self, stats: &Stats) {
+        self.rows += stats.rows;
+        self.stats.iter_mut().for_each(|own| own.merge(stats));
     }
 
     /// Adds rows of a block whose columns are those of `wanted`, then others.
@@ -288,11 +298,14 @@ pub(crate) fn check_series(
 
 /// What is collected of one bucket.
 struct Slot {
+    bucket: Range<i64>,
     tally: Tally,
     /// Order keys of its values, if a rank among them is asked for.
     keys: Vec<i64>,
     /// Digests of those whose rows have gone.
     digests: Vec<Arc<Digest>>,
+    /// Rows of the block under way.
+    runs: Runs,
 }
 
 /// Buckets under way.
@@ -300,35 +313,49 @@ struct Series<'a> {
     question: &'a Question,
     wanted: Wanted,
     interval: Interval,
-    ranked: bool,
+    aggregation: Aggregation,
+    /// Slots by the start of their bucket.
     numbers: Map<i64, usize>,
-    slots: Vec<(i64, Slot)>,
+    slots: Vec<Slot>,
     /// The slot that was used last.
     last: usize,
 }
 
 impl Series<'_> {
-    fn slot(&mut self, start: i64) -> usize {
-        // Runs come back to a few buckets again and again, mostly to the next one.
-        for near in [self.last, self.last + 1] {
-            if self.slots.get(near).is_some_and(|(have, _)| *have == start) {
+    fn is_ranked(&self) -> bool {
+        matches!(self.aggregation, Aggregation::Percentile(_))
+    }
+
+    /// The slot of the bucket that a stamp is in.
+    fn slot(&mut self, stamp: i64) -> usize {
+        // Runs come back to a few buckets again and again, mostly to the next one, or to the
+        // first where the rows of another key begin.
+        for near in [self.last + 1, self.last, 0] {
+            if self.slots.get(near).is_some_and(|slot| slot.bucket.contains(&stamp)) {
                 self.last = near;
                 return near;
             }
         }
+        let start = self.interval.bucket_start(stamp);
         self.last = *self.numbers.entry(start).or_insert_with(|| {
-            let tally = Tally::new(self.question.schema, &self.wanted);
-            self.slots.push((start, Slot { tally, keys: Vec::new(), digests: Vec::new() }));
+            self.slots.push(Slot {
+                bucket: start..self.interval.next_bucket(start),
+                tally: Tally::new(self.question.schema, &self.wanted),
+                keys: Vec::new(),
+                digests: Vec::new(),
+                runs: Runs::NONE,
+            });
             self.slots.len() - 1
         });
         self.last
     }
 
-    fn add(&mut self, start: i64, columns: &[Column], rows: &Selection) -> Result<()> {
-        let number = self.slot(start);
-        let slot = &mut self.slots[number].1;
+    fn add(&mut self, stamp: i64, columns: &[Column], rows: &Selection) -> Result<()> {
+        let number = self.slot(stamp);
+        let ranked = self.is_ranked();
+        let slot = &mut self.slots[number];
         slot.tally.add_rows(&self.wanted, columns, rows)?;
-        if self.ranked {
+        if ranked {
             push_keys(&columns[0], rows, &mut slot.keys)?;
         }
         Ok(())
@@ -347,24 +374,90 @@ impl Series<'_> {
         let min = info.min_ts.max(range.start);
         let max = info.max_ts.min(range.end.saturating_sub(1));
         let one = min <= max && self.interval.bucket_start(min) == self.interval.bucket_start(max);
+        let one = one.then_some(min);
         let measure = self.wanted.columns[0];
-        let columns: &[usize] = if one { &[measure] } else { &[measure, 0] };
-        let found = scan_block(self.question, source, ledger, block, rows, columns)?;
-        let Some(found) = found else { return Ok(()) };
-        if one {
-            return self.add(self.interval.bucket_start(min), &found.columns, &found.all());
+        let columns: &[usize] = if one.is_some() { &[measure] } else { &[measure, 0] };
+        let Some(rows) = select(self.question, source, ledger, block, rows, columns)? else {
+            return Ok(());
+        };
+        if let (false, Selection::Range(range)) = (self.is_ranked(), &rows)
+            && self.add_in_place(source, ledger, block, range.clone(), one)?
+        {
+            return Ok(());
+        }
+        let Some(found) = read(source, ledger, block, rows, columns)? else { return Ok(()) };
+        if let Some(stamp) = one {
+            return self.add(stamp, &found.columns, &found.all());
         }
         let stamps = stamps_of(&found.columns[1])?;
         // Neighbours mostly share a bucket: rows are added by runs.
         let mut from = 0;
-        while from < stamps.len() {
-            let start = self.interval.bucket_start(stamps[from]);
-            let bucket = start..self.interval.next_bucket(start);
-            let run = stamps[from..].iter().take_while(|stamp| bucket.contains(stamp)).count();
-            self.add(start, &found.columns, &Selection::Range(from..from + run))?;
+        while let Some(stamp) = stamps.get(from) {
+            let number = self.slot(*stamp);
+            let run = count_inside(&stamps[from..], &self.slots[number].bucket);
+            self.add(*stamp, &found.columns, &Selection::Range(from..from + run))?;
             from += run;
         }
         Ok(())
+    }
+
+    /// Adds rows without decoding their values; `one`: a stamp of the bucket that all are
+    /// in, if there is one. False if the values have to be decoded.
+    fn add_in_place(
+        &mut self,
+        source: &Source,
+        ledger: &mut Ledger,
+        block: usize,
+        rows: Range<usize>,
+        one: Option<i64>,
+    ) -> Result<bool> {
+        let measure = self.wanted.columns[0];
+        let held = ledger.with_bytes(source, block, measure, |chunk, bytes, _| {
+            let layout = (chunk.null_count() == 0).then(|| Layout::of(chunk, bytes, None));
+            Ok((layout.transpose()?, bytes.clone()))
+        })?;
+        // Nothing is added of a damaged block.
+        let Some((layout, bytes)) = held else { return Ok(true) };
+        let view = layout.as_ref().map(|layout| layout.view(&bytes));
+        let with_range = matches!(self.aggregation, Aggregation::Min | Aggregation::Max);
+        let Some(mut adder) = view.and_then(|view| Adder::new(&view, with_range)) else {
+            return Ok(false);
+        };
+        let read = match one {
+            Some(stamp) => {
+                let number = self.slot(stamp);
+                adder.add(rows, &mut self.slots[number].runs);
+                true
+            }
+            None => {
+                let mut at = rows.start;
+                let stamps = ledger.with_chunk(source, block, 0, |chunk, _| {
+                    chunk.for_each_ints(rows.clone(), |stamps| {
+                        self.add_runs(&mut adder, at, stamps);
+                        at += stamps.len();
+                    })
+                })?;
+                stamps.is_some()
+            }
+        };
+        for slot in &mut self.slots {
+            let runs = std::mem::replace(&mut slot.runs, Runs::NONE);
+            if read {
+                slot.tally.add_stats(&adder.stats(&runs));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds the rows from `at` on that have these stamps.
+    fn add_runs(&mut self, adder: &mut Adder<'_>, mut at: usize, mut stamps: &[i64]) {
+        while let Some(stamp) = stamps.first() {
+            let number = self.slot(*stamp);
+            let slot = &mut self.slots[number];
+            let run = count_inside(stamps, &slot.bucket);
+            adder.add(at..at + run, &mut slot.runs);
+            (at, stamps) = (at + run, &stamps[run..]);
+        }
     }
 }
 
@@ -377,18 +470,17 @@ pub(crate) fn buckets(
     interval: Interval,
     aggregation: Aggregation,
 ) -> Result<Vec<Bucket>> {
-    let ranked = matches!(aggregation, Aggregation::Percentile(_));
     let mut series = Series {
         question,
         wanted: Wanted::measure(question.schema, column),
         interval,
-        ranked,
+        aggregation,
         numbers: Map::default(),
         slots: Vec::new(),
         last: 0,
     };
     for source in sources {
-        let pieces = if ranked {
+        let pieces = if series.is_ranked() {
             vec![Piece::Rows(source.all_rows())]
         } else {
             source.pieces(question, Need { interval: Some(interval), digest: None })
@@ -399,11 +491,10 @@ pub(crate) fn buckets(
                     series.scan_block(source, ledger, block, rows)
                 })?;
             } else {
-                let start = interval.bucket_start(source.piece_stamps(&piece).0);
                 let cells = source.cells(&piece);
                 ledger.summarise(&cells);
-                let number = series.slot(start);
-                let tally = &mut series.slots[number].1.tally;
+                let number = series.slot(source.piece_stamps(&piece).0);
+                let tally = &mut series.slots[number].tally;
                 cells.iter().for_each(|cell| tally.add_cell(&series.wanted, cell));
             }
         }
@@ -416,7 +507,7 @@ pub(crate) fn buckets(
             let cells = source.cells(&piece);
             ledger.summarise(&cells);
             let number = series.slot(start);
-            let slot = &mut series.slots[number].1;
+            let slot = &mut series.slots[number];
             cells.iter().for_each(|cell| slot.tally.add_cell(&series.wanted, cell));
             if let Some(measure) = need.digest {
                 slot.digests.extend(source.digests(&piece, measure).into_iter().flatten());
@@ -425,9 +516,9 @@ pub(crate) fn buckets(
     }
     let numeric = Numeric::of(question.schema, column);
     let mut slots = series.slots;
-    slots.retain(|(_, slot)| slot.tally.rows > 0);
-    slots.sort_unstable_by_key(|(start, _)| *start);
-    let to_bucket = |(start, mut slot): (i64, Slot)| {
+    slots.retain(|slot| slot.tally.rows > 0);
+    slots.sort_unstable_by_key(|slot| slot.bucket.start);
+    let to_bucket = |mut slot: Slot| {
         let (value, rank_error) = match aggregation {
             Aggregation::Percentile(share) if !slot.digests.is_empty() => {
                 let found = estimate(numeric, &slot.digests, &slot.keys, share);
@@ -435,7 +526,7 @@ pub(crate) fn buckets(
             }
             _ => (bucket_value(numeric, aggregation, &mut slot), 0.0),
         };
-        let time_bucket = Timestamp::clamped(start);
+        let time_bucket = Timestamp::clamped(slot.bucket.start);
         Bucket { time_bucket, value, count: slot.tally.rows, rank_error }
     };
     Ok(slots.into_iter().map(to_bucket).collect())

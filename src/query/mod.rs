@@ -14,6 +14,7 @@ mod number;
 mod percentile;
 mod plan;
 mod rows;
+mod runs;
 mod scan;
 mod tiers;
 mod top;

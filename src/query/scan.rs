@@ -96,9 +96,20 @@ pub(crate) fn scan_block(
     ranges: &[Range<usize>],
     columns: &[usize],
 ) -> Result<Option<Scanned>> {
-    let Some(rows) = select(question, source, ledger, block, ranges, columns)? else {
-        return Ok(None);
-    };
+    match select(question, source, ledger, block, ranges, columns)? {
+        Some(rows) => read(source, ledger, block, rows, columns),
+        None => Ok(None),
+    }
+}
+
+/// Columns of some rows of a block; `None` if it is damaged.
+pub(crate) fn read(
+    source: &Source,
+    ledger: &mut Ledger,
+    block: usize,
+    rows: Selection,
+    columns: &[usize],
+) -> Result<Option<Scanned>> {
     let mut read = Vec::with_capacity(columns.len());
     for column in columns {
         let Some(values) = ledger.read_rows(source, block, *column, &rows)? else {

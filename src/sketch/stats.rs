@@ -90,6 +90,16 @@ impl Sum {
         }
     }
 
+    /// Of floats that are integers over a divisor, each rounded to the nearest: their exact
+    /// sum is this but for the rounding of each.
+    pub(crate) fn of_quotients(integers: i128, divisor: f64) -> Self {
+        let Pair { hi, lo } = Self::Int(integers).pair();
+        let quotient = hi / divisor;
+        // What the division left over, which is a float exactly.
+        let rest = quotient.mul_add(-divisor, hi);
+        Self::Float { hi: quotient, lo: (rest + lo) / divisor }
+    }
+
     fn pair(self) -> Pair {
         match self {
             Self::Float { hi, lo } => Pair { hi, lo },
@@ -454,6 +464,21 @@ mod tests {
                 // Both exact: division of floats rounds once as well.
                 prop_assert_eq!(got.to_bits(), (rough + 0.0).to_bits());
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_quotients_keep_the_promise(
+            integers in prop::collection::vec(-(1i64 << 53)..1 << 53, 0..300),
+            exponent in 0i32..=18,
+        ) {
+            let divisor = 10f64.powi(exponent);
+            let values: Vec<f64> = integers.iter().map(|int| *int as f64 / divisor).collect();
+            let magnitudes: f64 = values.iter().map(|value| value.abs()).sum();
+            let sum = integers.iter().map(|int| i128::from(*int)).sum();
+            let error = Sum::of_quotients(sum, divisor).to_f64() - exact_sum(&values);
+            prop_assert!(error.abs() <= 1e-15 * magnitudes);
         }
     }
 
