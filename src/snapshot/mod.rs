@@ -165,7 +165,10 @@ pub(crate) fn cached<T: Any + Send + Sync + Clone>(
     keep: impl FnOnce(&T) -> bool,
     compute: impl FnOnce() -> Result<T>,
 ) -> Result<(T, bool)> {
-    let Some(cache) = &snapshot.view.cache else { return Ok((compute()?, false)) };
+    // A cache that keeps nothing is not worth the copy of an answer.
+    let Some(cache) = snapshot.view.cache.as_ref().filter(|cache| cache.capacity > 0) else {
+        return Ok((compute()?, false));
+    };
     let question = question();
     let files = snapshot.keys(table);
     if let Some(answer) = cache.get::<T>(&question, &files) {
