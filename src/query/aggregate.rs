@@ -13,6 +13,7 @@ use crate::encoding::views::Layout;
 use crate::error::{Error, Result};
 use crate::query::answer::{Aggregate, Bucket, Last, Value};
 use crate::query::filter::Aggregation;
+use crate::query::keyed::{Group, Keyed};
 use crate::query::number::Numeric;
 use crate::query::percentile::{check_share, estimate, rank, select_ranks};
 use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
@@ -22,10 +23,11 @@ use crate::query::scan::{
     unexpected,
 };
 use crate::schema::Schema;
-use crate::segment::{BlockInfo, Cell, LastValue};
+use crate::segment::{BlockInfo, Cell, KeyCell, LastValue};
 use crate::selection::Selection;
 use crate::sketch::digest::Digest;
 use crate::sketch::stats::Stats;
+use crate::snapshot::AnswerCache;
 use crate::time::{Interval, MICROS_PER_SECOND, Timestamp};
 
 /// Which figures are wanted.
@@ -40,6 +42,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// The wanted positions in the schema's `measures`, which are neighbours.
+    fn positions(&self) -> Range<usize> {
+        let first = self.measures.first().copied().unwrap_or_default();
+        first..first + self.measures.len()
+    }
+
     /// One measure, by its column.
     pub(crate) fn measure(schema: &Schema, column: usize) -> Self {
         let position = schema.measures.iter().position(|measure| *measure == column);
@@ -172,7 +180,7 @@ pub(crate) fn total(
 }
 
 /// Keeps the newer value; of two with one stamp the larger.
-fn keep_newest(newest: &mut Option<LastValue>, other: LastValue) {
+pub(crate) fn keep_newest(newest: &mut Option<LastValue>, other: LastValue) {
     let order = |value: &LastValue| (value.timestamp, value.order_key);
     if newest.as_ref().is_none_or(|newest| order(&other) > order(newest)) {
         *newest = Some(other);
@@ -259,11 +267,15 @@ fn newest_of_source(
     Ok(newest)
 }
 
-/// The answer to `aggregate`, from a tally of one measure.
-pub(crate) fn to_aggregate(numeric: Numeric, tally: &Tally, last: Option<LastValue>) -> Aggregate {
-    let stats = &tally.stats[0];
+/// The answer to `aggregate`, from the figures of one measure.
+pub(crate) fn to_aggregate(
+    numeric: Numeric,
+    rows: u64,
+    stats: &Stats,
+    last: Option<LastValue>,
+) -> Aggregate {
     Aggregate {
-        rows: tally.rows,
+        rows,
         count: stats.count(),
         nulls: stats.nulls,
         sum: stats.sum.into(),
@@ -615,33 +627,94 @@ impl Names {
     }
 }
 
-/// The rows of the values of a dimension.
-pub(crate) struct Groups {
-    names: Names,
-    /// Per number of a name: its figures, and its newest value of the first wanted measure,
-    /// if asked for.
-    found: Vec<(Tally, Option<LastValue>)>,
+/// What rows add up to by the values of a dimension.
+pub(crate) struct Groups<'a> {
+    /// Positions of the wanted measures.
+    measures: Range<usize>,
+    known: Known<'a>,
 }
 
-impl Groups {
-    /// Each value that has rows, with its figures and its newest value, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Tally, Option<LastValue>)> {
-        let groups = self.found.iter().enumerate().filter(|(_, (tally, _))| tally.rows > 0);
-        groups.map(|(number, (tally, last))| (self.names.name(number), tally, *last))
+enum Known<'a> {
+    /// By segments alone, merged.
+    Merged(Arc<Keyed>),
+    /// By one segment alone, with one cell for each code.
+    Cells(Arc<Strings>, Vec<(u32, &'a KeyCell)>),
+    /// Put together. Per number of a name: its figures, and its newest value of the first
+    /// wanted measure, if asked for.
+    Found(Names, Vec<(Tally, Option<LastValue>)>),
+}
+
+impl Groups<'_> {
+    /// Each value that has rows, in no order.
+    pub(crate) fn list(&self) -> Vec<Group<'_>> {
+        let measures = &self.measures;
+        match &self.known {
+            Known::Merged(keyed) => {
+                keyed.groups(measures.clone()).filter(|group| group.rows > 0).collect()
+            }
+            Known::Cells(dictionary, cells) => {
+                let cells = cells.iter().filter(|(_, key)| key.cell.rows > 0);
+                let groups = cells.map(|(code, key)| Group {
+                    name: dictionary.get(*code as usize),
+                    rows: key.cell.rows,
+                    successes: key.cell.successes,
+                    stats: &key.cell.measures[measures.clone()],
+                    last: key.last.get(measures.start).copied().flatten(),
+                });
+                groups.collect()
+            }
+            Known::Found(names, found) => {
+                let found = found.iter().enumerate().filter(|(_, (tally, _))| tally.rows > 0);
+                let groups = found.map(|(number, (tally, last))| Group {
+                    name: names.name(number),
+                    rows: tally.rows,
+                    successes: tally.successes,
+                    stats: &tally.stats,
+                    last: *last,
+                });
+                groups.collect()
+            }
+        }
     }
 }
 
-/// The rows of a question by the values of a dimension, in no order.
-pub(crate) fn groups(
+/// The rows of a question by the values of a dimension.
+pub(crate) fn groups<'a>(
     question: &Question,
-    sources: &[Source],
+    sources: &'a [Source],
     ledger: &mut Ledger,
     key: usize,
     wanted: &Wanted,
     with_last: bool,
-) -> Result<Groups> {
+    cache: Option<&AnswerCache>,
+) -> Result<Groups<'a>> {
+    let (measures, rollups) = (wanted.positions(), ledger.rollups());
+    let (merged, rest) = Keyed::split(question, sources, key, cache);
+    let each = merged.iter().flat_map(|merged| &merged.rows);
+    each.for_each(|rows| ledger.plan.summarised.add(*rows, 0));
+    let rest = match (merged.as_ref(), rest.as_slice()) {
+        (Some(merged), []) if rollups.is_empty() => {
+            return Ok(Groups { measures, known: Known::Merged(Arc::clone(merged)) });
+        }
+        (None, [source]) if rollups.is_empty() => match source.cells_by(question, key) {
+            Some((dictionary, cells)) if cells.is_sorted_by(|a, b| a.0 < b.0) => {
+                ledger.plan.summarised.add(cells.iter().map(|(_, key)| key.cell.rows).sum(), 0);
+                return Ok(Groups { measures, known: Known::Cells(dictionary, cells) });
+            }
+            _ => rest,
+        },
+        _ => rest,
+    };
     let mut names = Names::default();
     let mut found: Vec<(Tally, Option<LastValue>)> = Vec::new();
+    if let Some(merged) = &merged {
+        names.enter(&merged.names, true);
+        for (code, group) in (0..).zip(merged.groups(measures.clone())) {
+            names.number(code);
+            let Group { rows, successes, stats, last, .. } = group;
+            found.push((Tally { rows, successes, stats: stats.to_vec() }, last));
+        }
+    }
     let none = (Tally::new(question.schema, wanted), None);
     let mut columns = wanted.columns.clone();
     let key_position = columns.len();
@@ -649,7 +722,7 @@ pub(crate) fn groups(
     if with_last {
         columns.push(0);
     }
-    for source in sources {
+    for source in rest {
         if let Some((dictionary, cells)) = source.cells_by(question, key) {
             names.enter(&dictionary, true);
             ledger.plan.summarised.add(cells.iter().map(|(_, cell)| cell.cell.rows).sum(), 0);
@@ -686,7 +759,7 @@ pub(crate) fn groups(
             Ok(())
         })?;
     }
-    for source in ledger.rollups().iter() {
+    for source in rollups.iter() {
         let Some((dictionary, cells)) = ledger.rolled_by(source, question, key) else { continue };
         names.enter(&dictionary, true);
         ledger.plan.summarised.add(cells.iter().map(|(_, cell, _)| cell.rows).sum(), 0);
@@ -703,7 +776,7 @@ pub(crate) fn groups(
             }
         }
     }
-    Ok(Groups { names, found })
+    Ok(Groups { measures, known: Known::Found(names, found) })
 }
 
 /// Number of distinct values of a dimension among the rows of a question.
@@ -712,9 +785,18 @@ pub(crate) fn distinct(
     sources: &[Source],
     ledger: &mut Ledger,
     key: usize,
+    cache: Option<&AnswerCache>,
 ) -> Result<u64> {
+    let (merged, rest) = Keyed::split(question, sources, key, cache);
     let mut names = Names::default();
-    for source in sources {
+    if let Some(merged) = merged {
+        names.enter(&merged.names, true);
+        let groups = (0..).zip(merged.groups(0..0)).filter(|(_, group)| group.rows > 0);
+        groups.for_each(|(code, _)| {
+            names.number(code);
+        });
+    }
+    for source in rest {
         if let Some((dictionary, cells)) = source.cells_by(question, key) {
             names.enter(&dictionary, true);
             for (code, _) in cells.iter().filter(|(_, cell)| cell.cell.rows > 0) {

@@ -10,6 +10,7 @@ pub mod answer;
 pub mod columns;
 mod cursor;
 pub mod filter;
+mod keyed;
 mod number;
 mod percentile;
 mod plan;
@@ -188,7 +189,7 @@ impl Snapshot {
     ) -> Result<Page<AgentSummary>> {
         let asked = || format!("top_agents {by:?} {order:?}");
         self.list(asked, Table::Task, filter, |question, sources, ledger| {
-            agents(question, sources, ledger, by, order, filter)
+            agents(question, sources, ledger, by, order, filter, self.merged())
         })
     }
 
@@ -228,7 +229,7 @@ impl Snapshot {
                 p99_duration_ms: at(1),
                 avg_tokens_per_task: tally.stats[1].average(),
                 total_tokens_used: tally.stats[1].sum.into(),
-                unique_agents: distinct(question, sources, ledger, task::AGENT_ID)?,
+                unique_agents: distinct(question, sources, ledger, task::AGENT_ID, self.merged())?,
                 rank_error,
             })
         })
@@ -251,7 +252,8 @@ impl Snapshot {
             let wanted = Wanted::measure(question.schema, column);
             let tally = total(question, sources, ledger, &wanted)?;
             let last = newest_value(question, sources, ledger, column)?;
-            Ok(to_aggregate(Numeric::of(question.schema, column), &tally, last))
+            let numeric = Numeric::of(question.schema, column);
+            Ok(to_aggregate(numeric, tally.rows, &tally.stats[0], last))
         })
     }
 
@@ -274,13 +276,14 @@ impl Snapshot {
         let asked = || format!("aggregate_by_key {column} {by}");
         self.list(asked, table, filter, |question, sources, ledger| {
             let wanted = Wanted::measure(question.schema, column);
-            let groups = groups(question, sources, ledger, by, &wanted, true)?;
-            let mut found: Vec<_> = groups.iter().collect();
-            found.sort_unstable_by_key(|(name, ..)| *name);
+            let cache = self.merged();
+            let groups = groups(question, sources, ledger, by, &wanted, true, cache)?;
+            let mut found = groups.list();
+            found.sort_unstable_by_key(|group| group.name);
             let numeric = Numeric::of(question.schema, column);
-            let all = part(found, filter, Limit::All).into_iter().map(|(name, tally, last)| {
-                let aggregate = to_aggregate(numeric, tally, last);
-                KeyAggregate { key: name.to_owned(), aggregate }
+            let all = part(found, filter, Limit::All).into_iter().map(|group| {
+                let aggregate = to_aggregate(numeric, group.rows, &group.stats[0], group.last);
+                KeyAggregate { key: group.name.to_owned(), aggregate }
             });
             Ok(all.collect())
         })

@@ -237,6 +237,12 @@ impl Source {
         (start..end).filter(|cell| is_wanted(&cells[*cell])).collect()
     }
 
+    /// Whether cells by the dimension `key` stand for all rows of the source, and all are
+    /// meant.
+    pub(crate) fn is_summed_by(&self, question: &Question, key: usize) -> bool {
+        self.covered && question.is_plain() && self.level(question.schema, &[key]).is_some()
+    }
+
     /// The cells of all rows of the question, one or more per value of the dimension
     /// `key`, with the value's code and the dictionary; `None` if rows must be scanned.
     pub(crate) fn cells_by(&self, question: &Question, key: usize) -> Option<CellsByCode<'_>> {

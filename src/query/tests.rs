@@ -581,7 +581,11 @@ fn view(table: Table, rows: &[Row], kinds: &[Kind], cache: usize) -> View {
         let segment = (position * 7 + position / 5) % kinds.len();
         dealt.entry((row.timestamp().partition(), segment)).or_default().push(row);
     }
-    let mut view = View { cache: Some(Arc::new(AnswerCache::new(cache))), ..View::default() };
+    let mut view = View {
+        cache: Some(Arc::new(AnswerCache::new(cache))),
+        merged: Some(Arc::new(AnswerCache::new(cache))),
+        ..View::default()
+    };
     for (number, ((_, kind), rows)) in dealt.into_iter().enumerate() {
         let number = u8::try_from(number).unwrap();
         let segment = match &kinds[kind] {
@@ -942,6 +946,56 @@ fn the_same_question_is_answered_from_the_cache() {
     assert_eq!(*segment.reads.lock().unwrap(), reads);
     assert!(!rank(0.25).unwrap().cached);
     assert!(rank(7.0).is_err() && rank(7.0).is_err());
+}
+
+#[test]
+fn merged_keys_are_kept_and_answer_like_their_segments() {
+    let rows = plain_tasks(30_000);
+    let kinds = [Kind::Sealed(1000, EVERYTHING)];
+    let mut apart = view(Table::Task, &rows, &kinds, 0);
+    apart.merged = None;
+    let merged = Arc::new(AnswerCache::new(2));
+    let mut together = view(Table::Task, &rows, &kinds, 0);
+    together.merged = Some(Arc::clone(&merged));
+    let [apart, together] = [apart, together].map(Snapshot::new);
+    let files = together.keys(Table::Task);
+    assert_eq!(files.len(), 4, "days");
+    let kept = |files: &[SegmentKey]| {
+        let agents = format!("{} {}", Table::Task, task::AGENT_ID);
+        merged.get::<Option<Arc<keyed::Keyed>>>(&agents, files).is_some()
+    };
+    assert!(!kept(&files));
+    let day = |days: i64| Timestamp::from_micros(START + days * MICROS_PER_DAY).unwrap();
+    let odd = Timestamp::from_micros(START + 3 * MICROS_PER_DAY + 12_345_678_901).unwrap();
+    let ranges = [
+        Filter::new(),
+        Filter::new().limit(2),
+        Filter::new().between(day(0), odd),
+        Filter::new().between(day(1), day(3)),
+        Filter::new().between(day(1), day(2)),
+        Filter::new().agent("a"),
+        Filter::new().success(false),
+    ];
+    for filter in ranges {
+        for by in [TopBy::TaskCount, TopBy::AvgDurationMs, TopBy::SuccessRate] {
+            let ask = |from: &Snapshot| from.top_agents(by, Order::Ascending, &filter).unwrap();
+            assert_eq!(ask(&apart), ask(&together), "{filter:?}");
+        }
+        for field in ["duration_ms", "tokens_used"] {
+            let ask = |from: &Snapshot| {
+                from.aggregate_by_key(Table::Task, field, "agent_id", &filter).unwrap()
+            };
+            assert_eq!(ask(&apart), ask(&together), "{filter:?}");
+        }
+        let scalar = Filter { limit: Limit::Default, ..filter };
+        let ask = |from: &Snapshot| from.summary_stats(Percentile::Exact, &scalar).unwrap();
+        assert_eq!(ask(&apart), ask(&together), "{scalar:?}");
+        let all = Filter::new();
+        assert!(together.top_agents(TopBy::TaskCount, Order::Ascending, &all).is_ok());
+        assert!(kept(&files));
+    }
+    assert!(kept(&files[1..3]), "the days inside");
+    assert!(!kept(&files[..3]), "two sets are kept, the others were dropped");
 }
 
 #[test]

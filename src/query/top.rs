@@ -5,14 +5,16 @@ use std::slice::from_ref;
 
 use crate::error::Result;
 use crate::limits::LIST_LIMIT_DEFAULT;
-use crate::query::aggregate::{Tally, Wanted, groups};
+use crate::query::aggregate::{Wanted, groups};
 use crate::query::answer::{AgentSummary, SlowTask};
 use crate::query::filter::{Filter, Limit, Order, TopBy};
+use crate::query::keyed::Group;
 use crate::query::plan::{Ledger, Question, Source};
 use crate::query::rows::{Best, Candidate, Reader, narrow};
 use crate::query::scan::{key_at, scan_block};
 use crate::schema::task;
 use crate::segment::{Depth, TopRow};
+use crate::snapshot::AnswerCache;
 use crate::time::Timestamp;
 
 /// The part of a list that a filter asks for.
@@ -36,13 +38,14 @@ pub(crate) fn agents(
     by: TopBy,
     order: Order,
     filter: &Filter,
+    cache: Option<&AnswerCache>,
 ) -> Result<Vec<AgentSummary>> {
     let wanted = Wanted::everything(question.schema);
-    let groups = groups(question, sources, ledger, task::AGENT_ID, &wanted, false)?;
-    let mut ranked: Vec<_> =
-        groups.iter().map(|(name, tally, _)| (figure(tally, by), name, tally)).collect();
-    let compare = |a: &(Option<f64>, &str, _), b: &(Option<f64>, &str, _)| {
-        compare(a.0, b.0, order).then_with(|| a.1.cmp(b.1))
+    let groups = groups(question, sources, ledger, task::AGENT_ID, &wanted, false, cache)?;
+    let mut ranked: Vec<(Option<f64>, Group<'_>)> =
+        groups.list().into_iter().map(|group| (figure(&group, by), group)).collect();
+    let compare = |a: &(Option<f64>, Group<'_>), b: &(Option<f64>, Group<'_>)| {
+        compare(a.0, b.0, order).then_with(|| a.1.name.cmp(b.1.name))
     };
     // Only those listed have to be in order.
     let limit = match filter.limit {
@@ -57,16 +60,16 @@ pub(crate) fn agents(
     }
     ranked.sort_unstable_by(compare);
     let listed = part(ranked, filter, Limit::Rows(LIST_LIMIT_DEFAULT));
-    Ok(listed.into_iter().map(|(_, name, tally)| to_summary(name, tally)).collect())
+    Ok(listed.iter().map(|(_, group)| to_summary(group)).collect())
 }
 
 /// What agents are ranked by.
-fn figure(tally: &Tally, by: TopBy) -> Option<f64> {
+fn figure(group: &Group<'_>, by: TopBy) -> Option<f64> {
     match by {
-        TopBy::TaskCount => Some(to_float(tally.rows)),
-        TopBy::AvgDurationMs => tally.stats[0].average(),
-        TopBy::AvgTokensUsed => tally.stats[1].average(),
-        TopBy::SuccessRate => share(tally.successes, tally.rows),
+        TopBy::TaskCount => Some(to_float(group.rows)),
+        TopBy::AvgDurationMs => group.stats[0].average(),
+        TopBy::AvgTokensUsed => group.stats[1].average(),
+        TopBy::SuccessRate => share(group.successes, group.rows),
     }
 }
 
@@ -78,13 +81,13 @@ fn compare(a: Option<f64>, b: Option<f64>, order: Order) -> Ordering {
     }
 }
 
-fn to_summary(name: &str, tally: &Tally) -> AgentSummary {
+fn to_summary(group: &Group<'_>) -> AgentSummary {
     AgentSummary {
-        agent_id: name.to_owned(),
-        task_count: tally.rows,
-        avg_duration_ms: tally.stats[0].average(),
-        avg_tokens_used: tally.stats[1].average(),
-        success_rate: share(tally.successes, tally.rows).unwrap_or_default(),
+        agent_id: group.name.to_owned(),
+        task_count: group.rows,
+        avg_duration_ms: group.stats[0].average(),
+        avg_tokens_used: group.stats[1].average(),
+        success_rate: share(group.successes, group.rows).unwrap_or_default(),
     }
 }
 

@@ -31,6 +31,8 @@ const LISTING_AGE_MAX: Duration = Duration::from_secs(1);
 /// A directory changed this shortly before `generation` moved may have changed again since it
 /// was listed without its modification time showing it.
 const MTIME_STEP_NS: i64 = 2_000_000_000;
+/// Sets of segments whose merged keys are kept, each by one dimension.
+const MERGED_MAX: usize = 8;
 /// Times that a listing is begun again when files come and go under it.
 const ATTEMPTS: usize = 20;
 
@@ -39,6 +41,7 @@ const ATTEMPTS: usize = 20;
 pub(crate) struct Lister {
     root: StoreRoot,
     cache: Arc<AnswerCache>,
+    merged: Arc<AnswerCache>,
     state: Mutex<State>,
 }
 
@@ -88,7 +91,8 @@ impl Lister {
     /// A lister that knows nothing yet.
     pub(crate) fn new(root: StoreRoot) -> Self {
         let cache = Arc::new(AnswerCache::new(root.options.result_cache));
-        Self { root, cache, state: Mutex::default() }
+        let merged = Arc::new(AnswerCache::new(MERGED_MAX));
+        Self { root, cache, merged, state: Mutex::default() }
     }
 
     /// A fixed view of all that is committed.
@@ -315,7 +319,11 @@ impl Lister {
     }
 
     fn view_of(&self, state: &State) -> View {
-        let mut view = View { cache: Some(Arc::clone(&self.cache)), ..View::default() };
+        let mut view = View {
+            cache: Some(Arc::clone(&self.cache)),
+            merged: Some(Arc::clone(&self.merged)),
+            ..View::default()
+        };
         for gone in &state.missing {
             view.damage[gone.table.index()].extend(missing(state, gone));
         }

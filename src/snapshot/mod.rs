@@ -1,6 +1,7 @@
 //! An immutable view of a store: which segments, and how much of each.
 //!
-//! Owns `Snapshot` and the cache of answers that snapshots of one store share. Knows
+//! Owns `Snapshot` and the caches that snapshots of one store share: of answers, and of
+//! what was merged of the summaries of several segments. Knows
 //! nothing of queries: `query` adds the methods. A snapshot holds its files open, so
 //! seals, merges and deletions do not disturb it.
 
@@ -45,6 +46,8 @@ pub(crate) struct View {
     pub(crate) gone: [Vec<TimeRange>; 3],
     /// Answers of this store's snapshots.
     pub(crate) cache: Option<Arc<AnswerCache>>,
+    /// Summaries of several segments that snapshots merged.
+    pub(crate) merged: Option<Arc<AnswerCache>>,
 }
 
 /// A file none of whose rows can be read.
@@ -89,6 +92,11 @@ impl Snapshot {
         self.segments(table).iter().map(|segment| segment.rows()).sum()
     }
 
+    /// Where what is merged of the summaries of several segments is kept.
+    pub(crate) fn merged(&self) -> Option<&AnswerCache> {
+        self.view.merged.as_deref()
+    }
+
     /// The exact files and verified ends of the table: what an answer depends on.
     pub(crate) fn keys(&self, table: Table) -> Vec<SegmentKey> {
         let all = self.segments(table).iter().chain(self.rollups(table));
@@ -96,7 +104,8 @@ impl Snapshot {
     }
 }
 
-/// The most recent answers of a store's snapshots, least recently used first out.
+/// The most recent answers of a store's snapshots, or other things that were made of the
+/// same files, least recently used first out.
 ///
 /// An answer is found only under the same question and the same files with the same
 /// verified ends, so it is never stale. Answers own their data.
