@@ -27,7 +27,7 @@ pub(crate) mod views;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use self::numbers::{Numbers, count_inside};
+pub(crate) use self::numbers::{Numbers, count_inside, find_inside};
 
 use self::bytes::{Reader, pad, padding, put_count};
 use self::layout::{FLAG_DENSE, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag};

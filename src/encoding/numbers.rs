@@ -18,6 +18,34 @@ pub(crate) fn count_inside(values: &[i64], range: &Range<i64>) -> usize {
     kernels::run(values, word_of(range.start), range.end.abs_diff(range.start) - 1)
 }
 
+/// Appends the rows, counted from `first`, whose values are inside a range, as ranges of
+/// neighbours. Best where those are many.
+pub(crate) fn find_inside(
+    values: &[i64],
+    range: &Range<i64>,
+    first: usize,
+    found: &mut Vec<Range<usize>>,
+) {
+    if range.is_empty() {
+        return;
+    }
+    // What is outside is inside the range from its end around to its start.
+    let outside = range.start.wrapping_sub(range.end).cast_unsigned().wrapping_sub(1);
+    let mut at = 0;
+    while let Some(rest) = values.get(at..).filter(|rest| !rest.is_empty()) {
+        let run = count_inside(rest, range);
+        let rows = first + at..first + at + run;
+        match found.last_mut() {
+            Some(last) if last.end == rows.start => last.end = rows.end,
+            _ if run > 0 => found.push(rows),
+            _ => {}
+        }
+        at += run;
+        let rest = values.get(at..).unwrap_or_default();
+        at += kernels::run(rest, word_of(range.end), outside);
+    }
+}
+
 /// Numbers of some rows, and what their words stand for.
 #[derive(Debug)]
 pub(crate) struct Numbers<'a> {
@@ -241,5 +269,38 @@ impl<'a> Numbers<'a> {
         let stray: usize =
             self.stray.iter().filter(|(word, _)| *word < first).map(|(_, count)| count).sum();
         Some(below.saturating_sub(stray))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn neighbours_inside_are_found(
+            values in prop::collection::vec(prop_oneof![-9i64..9, any::<i64>()], 0..90),
+            sorted: bool,
+            ends in any::<(i64, i64)>(),
+            near in (-9i64..9, 1i64..9),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut values = values;
+            if sorted {
+                values.sort_unstable();
+            }
+            let wide = ends.0.min(ends.1)..ends.0.max(ends.1).saturating_add(1);
+            for range in [near.0..near.0 + near.1, wide, i64::MIN..0, 0..i64::MAX, 3..3] {
+                let cut = cut.index(values.len() + 1);
+                let mut found = Vec::new();
+                find_inside(&values[..cut], &range, 5, &mut found);
+                find_inside(&values[cut..], &range, 5 + cut, &mut found);
+                let rows: Vec<usize> = found.iter().cloned().flatten().collect();
+                let inside = (5..).zip(&values).filter(|(_, value)| range.contains(value));
+                prop_assert_eq!(rows, inside.map(|(row, _)| row).collect::<Vec<_>>());
+                prop_assert!(found.windows(2).all(|pair| pair[0].end < pair[1].start));
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! summaries that `plan` offers and scans the rest.
 
 use std::ops::Range;
-use std::slice::from_ref;
 use std::sync::Arc;
 
 use crate::column::{Column, Strings, Values};
@@ -19,11 +18,10 @@ use crate::query::percentile::{check_share, estimate, rank, select_ranks};
 use crate::query::plan::{Ledger, Map, Need, Piece, Question, Source};
 use crate::query::runs::{Adder, Runs};
 use crate::query::scan::{
-    coded, floats, for_each_block, group, ints, key_at, push_keys, read, scan, scan_block, select,
-    unexpected,
+    coded, floats, for_each_block, group, ints, key_at, push_keys, read, scan, select, unexpected,
 };
 use crate::schema::Schema;
-use crate::segment::{BlockInfo, Cell, KeyCell, LastValue};
+use crate::segment::{Cell, KeyCell, LastValue};
 use crate::selection::Selection;
 use crate::sketch::digest::Digest;
 use crate::sketch::stats::Stats;
@@ -205,8 +203,8 @@ fn stamps_of(column: &Column) -> Result<&[i64]> {
     }
 }
 
-/// The newest value of a measure among the rows of a question: sources and blocks are
-/// looked at from the latest on, until none can hold a newer one.
+/// The newest value of a measure among the rows of a question: sources and their
+/// parts are looked at from the latest on, until none can hold a newer one.
 pub(crate) fn newest_value(
     question: &Question,
     sources: &[Source],
@@ -245,24 +243,19 @@ fn newest_of_source(
     ledger: &mut Ledger,
     column: usize,
 ) -> Result<Option<LastValue>> {
-    let blocks = source.segment.blocks();
-    let meant = |info: &BlockInfo| question.range.overlaps(info.min_ts, info.max_ts);
-    let mut latest: Vec<(i64, usize)> = (0..blocks.len())
-        .filter(|block| meant(&blocks[*block]))
-        .map(|block| (blocks[block].max_ts, block))
-        .collect();
-    latest.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+    let mut latest = source.parts();
+    latest.retain(|((min, max), _)| question.range.overlaps(*min, *max));
+    latest.sort_unstable_by_key(|((_, max), rows)| std::cmp::Reverse((*max, rows.start)));
     let mut newest: Option<LastValue> = None;
-    for (latest, block) in latest {
+    for ((_, latest), rows) in latest {
         if newest.is_some_and(|newest| latest < newest.timestamp) {
             break;
         }
-        let rows = source.block_rows(block);
-        let found = scan_block(question, source, ledger, block, from_ref(&rows), &[0, column])?;
-        if let Some(found) = found {
+        scan(question, source, ledger, &[rows], &[0, column], |found| {
             let stamps = stamps_of(&found.columns[0])?;
             newest_of(&mut newest, stamps, &found.columns[1], &found.all());
-        }
+            Ok(())
+        })?;
     }
     Ok(newest)
 }
@@ -512,13 +505,12 @@ pub(crate) fn buckets(
         }
     }
     let measure = question.schema.measures.iter().position(|measure| *measure == column);
-    let need = Need { interval: Some(interval), digest: measure.filter(|_| ranked) };
+    let need = Need { interval: Some(interval), digest: measure.filter(|_| series.is_ranked()) };
     for source in ledger.rollups().iter() {
         for piece in ledger.rolled_pieces(source, question, need) {
-            let start = interval.bucket_start(source.piece_stamps(&piece).0);
             let cells = source.cells(&piece);
             ledger.summarise(&cells);
-            let number = series.slot(start);
+            let number = series.slot(source.piece_stamps(&piece).0);
             let slot = &mut series.slots[number];
             cells.iter().for_each(|cell| slot.tally.add_cell(&series.wanted, cell));
             if let Some(measure) = need.digest {

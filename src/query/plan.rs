@@ -391,6 +391,21 @@ impl Source {
         start..hours.get(position + 1).map_or_else(|| self.segment.rows(), |next| next.first_row)
     }
 
+    /// Parts of the rows, with the earliest and latest stamp that each may have: hours where
+    /// they are known, whose rows are together, else blocks.
+    pub(crate) fn parts(&self) -> Vec<((i64, i64), Range<u64>)> {
+        let hours = self.summaries(Depth::Hours).map_or(0, |all| all.hours.len());
+        if hours == 0 {
+            let blocks = self.segment.blocks().iter().map(|info| {
+                let rows = info.first_row..info.first_row + u64::from(info.rows);
+                ((info.min_ts, info.max_ts), rows)
+            });
+            return blocks.collect();
+        }
+        let hour = |hour| (self.piece_stamps(&Piece::Hour(hour)), self.hour_rows(hour));
+        (0..hours).map(hour).collect()
+    }
+
     /// Positions of the rows that a piece stands for.
     pub(crate) fn piece_rows(&self, piece: &Piece) -> Vec<Range<u64>> {
         match piece {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::column::{Bitmap, Column, Strings, Values};
+use crate::encoding::find_inside;
 use crate::error::{Error, Result};
 use crate::format::order::float_key;
 use crate::query::plan::{Ledger, Map, Question, Source};
@@ -200,9 +201,8 @@ pub(crate) fn select(
     };
     let mut rows = Selection::of(&open.ranges);
     if open.time {
-        let Some(stamps) = ledger.read_rows(source, block, 0, &rows)? else { return Ok(None) };
-        let Values::Int(micros) = &stamps.values else { return Err(unexpected("timestamp")) };
-        rows = rows.narrow(|position| question.range.contains(micros[position]));
+        let Some(found) = in_time(question, source, ledger, block, rows)? else { return Ok(None) };
+        rows = found;
     }
     for position in open.texts {
         if rows.is_empty() {
@@ -225,6 +225,31 @@ pub(crate) fn select(
         rows = rows.narrow(|position| bits.get(position) == success);
     }
     Ok(Some(rows).filter(|rows| !rows.is_empty()))
+}
+
+/// The rows whose stamps are in the question's range; `None` if the block is damaged.
+fn in_time(
+    question: &Question,
+    source: &Source,
+    ledger: &mut Ledger,
+    block: usize,
+    rows: Selection,
+) -> Result<Option<Selection>> {
+    let time = question.range;
+    if let Selection::Range(all) = &rows {
+        // Neighbours mostly are in the range together, or not.
+        let (mut found, mut first) = (Vec::new(), all.start);
+        let read = ledger.with_chunk(source, block, 0, |chunk, _| {
+            chunk.for_each_ints(all.clone(), |stamps| {
+                find_inside(stamps, &(time.start..time.end), first, &mut found);
+                first += stamps.len();
+            })
+        })?;
+        return Ok(read.map(|()| Selection::of(&found)));
+    }
+    let Some(stamps) = ledger.read_rows(source, block, 0, &rows)? else { return Ok(None) };
+    let Values::Int(micros) = &stamps.values else { return Err(unexpected("timestamp")) };
+    Ok(Some(rows.narrow(|position| time.contains(micros[position]))))
 }
 
 fn intersect(left: &[Range<usize>], right: &[Range<usize>]) -> Vec<Range<usize>> {
