@@ -1,10 +1,11 @@
-//! Options of a store: units, defaults, validation.
+//! Options of a store and its rules of retention: units, defaults, validation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::schema::Table;
 use crate::time::{Clock, SystemClock};
 
 /// When a background commit is made durable. `flush()` is durable in every mode.
@@ -116,5 +117,237 @@ fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<()> {
         Ok(())
     } else {
         Err(Error::invalid(format!("option {name}: {value}, expected {min} to {max}")))
+    }
+}
+
+/// How long the rows of one table stay, and in what form, in days of age.
+///
+/// A partition (one UTC day) ages as a whole, from its end: at midnight it is 0 days old. It
+/// is in the first of these tiers that it is not older than:
+///
+/// | tier | what answers |
+/// |---|---|
+/// | `detailed_days` | every row, sealed and mapped |
+/// | `archive_days` | every row, archived |
+/// | `hourly_days` | hourly rollups |
+/// | `daily_days` | daily rollups |
+/// | beyond | nothing: the partition is gone |
+///
+/// So a tier that is not longer than one before it is skipped. With the default, hours are:
+/// whole rows serve until the 30th day, days from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Tiers {
+    /// Age up to which every row answers, sealed and mapped: 0 to [`Tiers::DAYS_MAX`].
+    pub detailed_days: u32,
+    /// Age up to which every row answers, archived: 0 for no archives, or from
+    /// `detailed_days`; if it equals that, detail goes without being archived.
+    pub archive_days: u32,
+    /// Age up to which hourly rollups answer: 0 for none, or from `detailed_days`.
+    pub hourly_days: u32,
+    /// Age up to which daily rollups answer: 0 for none, or from the longer of
+    /// `detailed_days` and `hourly_days`.
+    pub daily_days: u32,
+}
+
+impl Tiers {
+    /// The rules of a table for which nobody set any: 7, 30, 30 and 90 days.
+    pub const DEFAULT: Self =
+        Self { detailed_days: 7, archive_days: 30, hourly_days: 30, daily_days: 90 };
+
+    /// Longest time that a tier can be given: the ten thousand years that stamps cover.
+    pub const DAYS_MAX: u32 = 3_652_059;
+
+    /// Age in days after which nothing of a partition is left.
+    pub fn last_days(&self) -> u32 {
+        self.detailed_days.max(self.hourly_days).max(self.daily_days).max(self.archive_days)
+    }
+
+    /// Checks the days against each other.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the rule that is broken.
+    pub fn validate(&self) -> Result<()> {
+        let Self { detailed_days, archive_days, hourly_days, daily_days } = *self;
+        let not_before = |name: &str, days: u32, before: &str, least: u32| {
+            if days == 0 || days >= least {
+                return Ok(());
+            }
+            Err(Error::invalid(format!(
+                "{name} is {days}, expected 0 (none), or at least {before}, which is {least}"
+            )))
+        };
+        not_before("archive_days", archive_days, "detailed_days", detailed_days)?;
+        not_before("hourly_days", hourly_days, "detailed_days", detailed_days)?;
+        not_before("daily_days", daily_days, "detailed_days", detailed_days)?;
+        not_before("daily_days", daily_days, "hourly_days", hourly_days)?;
+        self.check_last()
+    }
+
+    /// Checks the longest tier alone.
+    pub(crate) fn check_last(&self) -> Result<()> {
+        let last = self.last_days();
+        if (1..=Self::DAYS_MAX).contains(&last) {
+            return Ok(());
+        }
+        let most = Self::DAYS_MAX;
+        Err(Error::invalid(format!("the longest tier is {last} days, expected 1 to {most}")))
+    }
+
+    fn longer(self, other: Self) -> Self {
+        Self {
+            detailed_days: self.detailed_days.max(other.detailed_days),
+            hourly_days: self.hourly_days.max(other.hourly_days),
+            daily_days: self.daily_days.max(other.daily_days),
+            archive_days: self.archive_days.max(other.archive_days),
+        }
+    }
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How long the rows of one table stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum TableRetention {
+    /// For ever.
+    #[serde(rename = "keep")]
+    Keep,
+    /// They age through tiers.
+    #[serde(untagged)]
+    Tiers(Tiers),
+}
+
+impl TableRetention {
+    /// What lets go of a row only where both do.
+    pub(crate) fn longer(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Tiers(a), Self::Tiers(b)) => Self::Tiers(a.longer(b)),
+            _ => Self::Keep,
+        }
+    }
+}
+
+impl Default for TableRetention {
+    fn default() -> Self {
+        Self::Tiers(Tiers::DEFAULT)
+    }
+}
+
+/// How long the rows of a store stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Retention {
+    /// Finished tasks.
+    #[serde(rename = "task_metrics")]
+    pub task: TableRetention,
+    /// Gauges of agents.
+    #[serde(rename = "agent_metrics")]
+    pub agent: TableRetention,
+    /// Gauges of swarms.
+    #[serde(rename = "swarm_metrics")]
+    pub swarm: TableRetention,
+    /// Bytes above which the oldest partitions of any table go, whatever their age and also
+    /// where rows would stay for ever; those of today and later stay. `None`: any size.
+    pub max_bytes: Option<u64>,
+}
+
+impl Retention {
+    /// Rules by which every row stays for ever.
+    pub const KEEP: Self = Self {
+        task: TableRetention::Keep,
+        agent: TableRetention::Keep,
+        swarm: TableRetention::Keep,
+        max_bytes: None,
+    };
+
+    /// The rule of `table`.
+    pub fn table(&self, table: Table) -> TableRetention {
+        match table {
+            Table::Task => self.task,
+            Table::Agent => self.agent,
+            Table::Swarm => self.swarm,
+        }
+    }
+
+    /// Gives `table` another rule.
+    pub fn set_table(&mut self, table: Table, rule: TableRetention) {
+        match table {
+            Table::Task => self.task = rule,
+            Table::Agent => self.agent = rule,
+            Table::Swarm => self.swarm = rule,
+        }
+    }
+
+    /// Checks the days of each table.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the table and the rule that is broken.
+    pub fn validate(&self) -> Result<()> {
+        for table in Table::ALL {
+            if let TableRetention::Tiers(tiers) = self.table(table) {
+                tiers.validate().map_err(|error| {
+                    Error::invalid(format!("retention of {table}: {}", error.message()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiers(days: [u32; 4]) -> Tiers {
+        let [detailed_days, archive_days, hourly_days, daily_days] = days;
+        Tiers { detailed_days, archive_days, hourly_days, daily_days }
+    }
+
+    #[test]
+    fn days_that_fit_together() {
+        for days in [
+            [7, 30, 30, 90],
+            [7, 7, 30, 90],
+            [7, 0, 0, 0],
+            [0, 0, 0, 1],
+            [0, 5, 0, 2],
+            [7, 90, 30, 30],
+            [1, 0, 2, Tiers::DAYS_MAX],
+        ] {
+            tiers(days).validate().unwrap_or_else(|error| panic!("{days:?}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_is_named() {
+        for (days, rule) in [
+            ([7, 6, 30, 90], "archive_days is 6, expected 0 (none), or at least detailed_days"),
+            ([7, 30, 6, 90], "hourly_days is 6, expected 0 (none), or at least detailed_days"),
+            ([7, 30, 0, 6], "daily_days is 6, expected 0 (none), or at least detailed_days"),
+            ([7, 30, 30, 29], "daily_days is 29, expected 0 (none), or at least hourly_days"),
+            ([0, 0, 0, 0], "the longest tier is 0 days"),
+            ([7, 0, 0, Tiers::DAYS_MAX + 1], "the longest tier is 3652060 days"),
+        ] {
+            let error = tiers(days).validate().unwrap_err();
+            assert!(error.message().contains(rule), "{days:?}: {error}");
+            let mut rules = Retention::default();
+            rules.set_table(Table::Swarm, TableRetention::Tiers(tiers(days)));
+            let error = rules.validate().unwrap_err();
+            assert!(error.message().contains("swarm_metrics"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rules_as_json() {
+        let mut rules = Retention { max_bytes: Some(5), ..Retention::KEEP };
+        rules.set_table(Table::Agent, TableRetention::default());
+        let expected = "{\"task_metrics\":\"keep\",\"agent_metrics\":{\"detailed_days\":7,\
+                        \"archive_days\":30,\"hourly_days\":30,\"daily_days\":90},\
+                        \"swarm_metrics\":\"keep\",\"max_bytes\":5}";
+        assert_eq!(serde_json::to_string(&rules).unwrap(), expected);
     }
 }

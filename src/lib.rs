@@ -45,7 +45,7 @@
 //!
 //! - Linux and macOS on 64-bit machines. The writer wants a local file system.
 //! - Rows older than the last retention tier (90 days unless changed) are refused; see
-//!   [`Store::keep_everything`].
+//!   [`Store::set_retention`] and [`Store::keep_everything`].
 //! - Duplicates are rows, and the order of arrival does not matter.
 //! - The limits of a row are in [`limits`].
 //! - After `fork`, a handle is useless in the child: every call is `Forked`.
@@ -87,7 +87,7 @@ mod store_files;
 pub mod testing;
 pub mod time;
 
-pub use config::{Durability, Options, ReadMode};
+pub use config::{Durability, Options, ReadMode, Retention, TableRetention, Tiers};
 pub use encoding::views::{
     ColumnView, Decimals, IntLanes, Numbered, ViewFloats, ViewInts, ViewTexts, ViewValues,
 };

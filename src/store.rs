@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::column::Batch;
-use crate::config::Options;
+use crate::config::{Options, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::id::Id;
 use crate::fs::{FileSystem, OsFileSystem};
@@ -132,7 +132,7 @@ impl Store {
         let root = root_of(fs, dir, id, options);
         let lister = Arc::new(Lister::new(root.clone()));
         let door = Arc::new(Door::new());
-        maintain::apply_retention(&root, &door_cutoffs(&door), &mut recovery.notes)?;
+        maintain::rules::apply_retention(&root, &door_cutoffs(&door), &mut recovery.notes)?;
         recover(&root, &lister, &mut recovery)?;
         let writing = Writing::start(&root, &lister, &door)?;
         let inner = Inner { root, lister, door, writing: Some(writing), recovery };
@@ -314,16 +314,46 @@ impl Store {
         Ok(self.writing()?.gate.take_unacknowledged().into_iter())
     }
 
-    /// Keeps every row of every table from now on: no age is refused, nothing expires.
+    /// The rules of retention in force. Where `retention.json` cannot be read everything is
+    /// kept, and [`recovery`](Self::recovery) says so.
     ///
     /// # Errors
     ///
-    /// `Io`, `NoSpace`.
+    /// `Io`, `Forked`.
+    pub fn retention(&self) -> Result<Retention> {
+        self.inner.door.check_process()?;
+        Ok(maintain::rules::current(&self.inner.root)?.rules.retention())
+    }
+
+    /// Sets the rules of retention, for every process. Rows past the last tier are refused
+    /// from now on by this one, and by others with their next seal; what has expired goes
+    /// with the next maintenance, whole days at a time.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the rule that is broken; `Locked` while another process does
+    /// maintenance; `Io`, `NoSpace`: then the old rules hold, or the longer of both.
+    pub fn set_retention(&self, retention: &Retention) -> Result<()> {
+        self.writing()?;
+        maintain::rules::set(&self.inner.root, retention, LOCK_PATIENCE)?;
+        self.apply_retention()
+    }
+
+    /// Keeps every row of every table from now on: no age is refused, nothing expires for
+    /// its age.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` while another process does maintenance; `Io`, `NoSpace`.
     pub fn keep_everything(&self) -> Result<()> {
         self.writing()?;
-        let mut notes = Vec::new();
-        maintain::keep_everything(&self.inner.root)?;
-        maintain::apply_retention(&self.inner.root, &door_cutoffs(&self.inner.door), &mut notes)
+        maintain::rules::keep_everything(&self.inner.root, LOCK_PATIENCE)?;
+        self.apply_retention()
+    }
+
+    fn apply_retention(&self) -> Result<()> {
+        let set_cutoff = door_cutoffs(&self.inner.door);
+        maintain::rules::apply_retention(&self.inner.root, &set_cutoff, &mut Vec::new())
     }
 
     /// Begins an import: one transaction, of which nothing counts before its commit.
@@ -474,7 +504,8 @@ impl Writing {
             move || {
                 // Best effort: the next seal, open or command does it again.
                 let _ = maintain::merge_and_sweep(&root, &lister, Reach::Crowded);
-                let _ = maintain::apply_retention(&root, &door_cutoffs(&door), &mut Vec::new());
+                let _ =
+                    maintain::rules::apply_retention(&root, &door_cutoffs(&door), &mut Vec::new());
             }
         };
         let sealing = {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, waitpid};
 use tallystone::time::{Clock, SystemClock};
-use tallystone::{Error, ErrorKind, Filter, Options, Store, Table, TaskMetric};
+use tallystone::{Error, ErrorKind, Filter, Options, Retention, Store, Table, TaskMetric};
 
 const DIR: &str = "TALLYSTONE_FORK_DIR";
 
@@ -111,6 +111,8 @@ fn child() {
             is_forked(store.appender()),
             is_forked(store.close()),
             is_forked(store.keep_everything()),
+            is_forked(store.retention()),
+            is_forked(store.set_retention(&Retention::KEEP)),
             is_forked(import.take().unwrap().commit()),
             // A snapshot is memory and files open for reading.
             before.rows(Table::Task) == 2,

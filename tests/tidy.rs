@@ -19,7 +19,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("row", 0, &["error", "limits", "time", "schema"]),
     ("column", 0, &["error", "limits", "schema"]),
     ("selection", 0, &[]),
-    ("config", 0, &["error", "limits", "time"]),
+    ("config", 0, &["error", "limits", "time", "schema"]),
     ("report", 0, &["error", "time", "schema"]),
     // 1: bytes.
     ("format", 1, &[]),

@@ -77,6 +77,11 @@ impl Catalog for MemoryCatalog {
         Ok(self.retention.clone())
     }
 
+    fn set_retention(&mut self, rules: &RetentionRules) -> Result<()> {
+        self.retention = Some(rules.clone());
+        Ok(())
+    }
+
     fn log_intent(&mut self, intent: &Intent) -> Result<JobId> {
         let id = JobId(self.jobs.last_key_value().map_or(1, |(JobId(last), _)| last + 1));
         self.intents.extend(intent.deletes.iter().map(|uuid| (*uuid, id)));

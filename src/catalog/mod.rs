@@ -254,6 +254,9 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     /// The rules of retention as last stored; `None` where there are none, or damaged ones.
     fn retention(&self) -> Result<Option<RetentionRules>>;
 
+    /// Stores rules that were set, whatever they were before. `retention.json` has them.
+    fn set_retention(&mut self, rules: &RetentionRules) -> Result<()>;
+
     /// Logs a job before it begins; durable on return.
     fn log_intent(&mut self, intent: &Intent) -> Result<JobId>;
 
@@ -576,6 +579,8 @@ mod tests {
             let keep = RetentionRules::keep_everything();
             catalog.reconcile(&[], &keep).unwrap();
             assert_eq!(catalog.retention().unwrap(), Some(keep));
+            catalog.set_retention(&rules()).unwrap();
+            assert_eq!(catalog.retention().unwrap(), Some(rules()));
         });
     }
 

@@ -834,6 +834,14 @@ impl Catalog for SqliteCatalog {
         self.read("read the rules of retention", read_rules)
     }
 
+    fn set_retention(&mut self, rules: &RetentionRules) -> Result<()> {
+        let rules = rules.encode()?;
+        self.write("store the rules of retention", |transaction| {
+            let rules = str::from_utf8(&rules).map_err(|_| Error::invalid("rules are not text"))?;
+            Ok(Done { value: (), changed: reconcile_rules(transaction, rules)? })
+        })
+    }
+
     fn log_intent(&mut self, intent: &Intent) -> Result<JobId> {
         self.write("log an intent", |transaction| {
             let sql = "SELECT max(id) FROM jobs";

@@ -1,4 +1,4 @@
-//! Background work: seal, merge, sweep, reconcile, verify.
+//! Background work: seal, merge, sweep, reconcile, verify; the rules of retention.
 //!
 //! Each job writes new files that name what they replace, and unlinks what has been
 //! replaced for longer than the grace. A crash between any two steps leaves extra files,
@@ -8,6 +8,7 @@
 pub(crate) mod compact;
 pub(crate) mod merge;
 pub(crate) mod reconcile;
+pub(crate) mod rules;
 pub(crate) mod sealer;
 pub(crate) mod sweep;
 pub(crate) mod verify;
@@ -28,7 +29,6 @@ use crate::segment::Segment;
 use crate::segment::files::{StoreRoot, partition_dir, partitions, segment_files};
 use crate::snapshot::lister::{FileFacts, Lister};
 use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
-use crate::store_files::retention::{self, RetentionRules, RulesSource, TableRetention};
 use crate::store_files::{generation, reserve, txn};
 use crate::time::Timestamp;
 
@@ -115,47 +115,6 @@ pub(crate) fn wait_for_lock(root: &StoreRoot, patience: Duration) -> Result<Main
     Err(Error::new(ErrorKind::Locked, "another process is doing maintenance on the store")
         .with_path(&root.dir)
         .with_remedy("try again when it is done"))
-}
-
-/// Tells the door from when on each table keeps rows.
-///
-/// # Errors
-///
-/// `Io` when the rules can neither be read nor be told to be missing or damaged.
-pub(crate) fn apply_retention(
-    root: &StoreRoot,
-    set_cutoff: &dyn Fn(Table, i64),
-    notes: &mut Vec<String>,
-) -> Result<()> {
-    let read = retention::read_retention(root.fs.as_ref(), &root.dir);
-    let effective = retention::effective_rules(read, None)?;
-    if let RulesSource::Unreadable(error) = &effective.source {
-        notes.push(format!("{error}; everything is kept"));
-    }
-    for table in Table::ALL {
-        set_cutoff(table, effective.rules.cutoff(table, root.now()).unwrap_or(i64::MIN));
-    }
-    Ok(())
-}
-
-/// Changes the rules so that nothing expires.
-///
-/// # Errors
-///
-/// `Io`, `NoSpace`.
-pub(crate) fn keep_everything(root: &StoreRoot) -> Result<()> {
-    let fs = root.fs.as_ref();
-    let read = retention::read_retention(fs, &root.dir);
-    let rules = retention::effective_rules(read, None)?.rules;
-    if rules.tables == [TableRetention::Keep; 3] {
-        return Ok(());
-    }
-    let rules = RetentionRules {
-        generation: rules.generation.saturating_add(1),
-        tables: [TableRetention::Keep; 3],
-        ..rules
-    };
-    retention::write_retention(fs, &root.dir, &rules)
 }
 
 /// Takes a committed import back.

@@ -124,9 +124,23 @@ impl Books {
         Ok(Counted { segments: files.len() as u64, rows: files.iter().map(|file| file.rows).sum() })
     }
 
+    /// Sets the rules in `retention.json` first, in the catalog second; durable on return.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`, `Locked`: if only the file has them, the longer of both hold.
+    pub(crate) fn set_rules(&mut self, root: &StoreRoot, rules: &RetentionRules) -> Result<()> {
+        retention::write_retention(root.fs.as_ref(), &root.dir, rules)?;
+        self.catalog.set_retention(rules)
+    }
+
     /// The rules in force. Where the mirror and the catalog differ, the longer of each tier
     /// holds and is written to both.
-    fn rules(&mut self, root: &StoreRoot) -> Result<RetentionRules> {
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`, `Corrupt`: nothing may be expired.
+    pub(crate) fn rules(&mut self, root: &StoreRoot) -> Result<RetentionRules> {
         let fs = root.fs.as_ref();
         let read = retention::read_retention(fs, &root.dir);
         let file = read.as_ref().ok().cloned();

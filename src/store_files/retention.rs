@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Id, document, is_damage};
+use crate::config::{Retention, TableRetention, Tiers};
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, publish, read_whole};
 use crate::schema::Table;
@@ -20,61 +21,8 @@ const SECTION: &str = "8.3";
 const VERSION: u16 = 1;
 const BYTES_MAX: u64 = 64 << 10;
 
-/// Longest time that a tier can be given: the ten thousand years that stamps cover.
-pub(crate) const TIER_DAYS_MAX: u32 = 3_652_059;
 /// Readings of the clock that are kept while passes are refused.
 pub(crate) const DOUBTS_MAX: usize = 8;
-
-/// How long each tier of one table answers, in days of age of a whole partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tiers {
-    /// Every row, sealed and mapped.
-    pub(crate) detailed_days: u32,
-    /// Hourly rollups.
-    pub(crate) hourly_days: u32,
-    /// Daily rollups.
-    pub(crate) daily_days: u32,
-    /// Every row, archived.
-    pub(crate) archive_days: u32,
-}
-
-impl Tiers {
-    /// The rules of a table for which nobody set any.
-    pub(crate) const DEFAULT: Self =
-        Self { detailed_days: 7, hourly_days: 30, daily_days: 90, archive_days: 30 };
-
-    /// Age in days after which nothing of a partition is left.
-    pub(crate) fn last_days(&self) -> u32 {
-        self.detailed_days.max(self.hourly_days).max(self.daily_days).max(self.archive_days)
-    }
-
-    fn longer(self, other: Self) -> Self {
-        Self {
-            detailed_days: self.detailed_days.max(other.detailed_days),
-            hourly_days: self.hourly_days.max(other.hourly_days),
-            daily_days: self.daily_days.max(other.daily_days),
-            archive_days: self.archive_days.max(other.archive_days),
-        }
-    }
-}
-
-/// The rule of one table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TableRetention {
-    /// Rows stay for ever.
-    Keep,
-    /// Rows age through the tiers.
-    Tiers(Tiers),
-}
-
-impl TableRetention {
-    fn longer(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Tiers(a), Self::Tiers(b)) => Self::Tiers(a.longer(b)),
-            _ => Self::Keep,
-        }
-    }
-}
 
 /// One reading of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,21 +186,34 @@ impl RetentionRules {
         self.tables == other.tables && self.max_bytes == other.max_bytes
     }
 
-    /// Checks every number.
+    /// What of the rules is for users to set.
+    pub(crate) fn retention(&self) -> Retention {
+        let [task, agent, swarm] = self.tables;
+        Retention { task, agent, swarm, max_bytes: self.max_bytes }
+    }
+
+    /// These rules with what a user set, as a new generation.
+    pub(crate) fn changed_to(self, set: &Retention) -> Self {
+        Self {
+            generation: self.generation.saturating_add(1),
+            tables: [set.task, set.agent, set.swarm],
+            max_bytes: set.max_bytes,
+            ..self
+        }
+    }
+
+    /// Checks what a reader would reject. How the tiers of a table fit together is no part of
+    /// that: the longer of each of two sound rules may be a rule that nobody would set.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` naming the table and the tier.
+    /// `InvalidArgument` naming the table.
     pub(crate) fn validate(&self) -> Result<()> {
         for table in Table::ALL {
             let TableRetention::Tiers(tiers) = self.table(table) else { continue };
-            if !(1..=TIER_DAYS_MAX).contains(&tiers.last_days()) {
-                return Err(Error::invalid(format!(
-                    "retention of {table}: the longest tier is {} days, expected 1 to \
-                     {TIER_DAYS_MAX}",
-                    tiers.last_days()
-                )));
-            }
+            tiers.check_last().map_err(|error| {
+                Error::invalid(format!("retention of {table}: {}", error.message()))
+            })?;
         }
         match &self.last_pass {
             Some(pass) if pass.doubts.len() > DOUBTS_MAX => Err(Error::invalid(format!(
@@ -489,11 +450,11 @@ mod tests {
         let mut rules = sample();
         rules.tables[1] = tiers(0, 0, 0, 0);
         assert_eq!(rules.encode().unwrap_err().kind(), ErrorKind::InvalidArgument);
-        rules.tables[1] = tiers(1, 1, TIER_DAYS_MAX + 1, 1);
+        rules.tables[1] = tiers(1, 1, Tiers::DAYS_MAX + 1, 1);
         assert!(rules.encode().unwrap_err().message().contains("agent_metrics"));
 
         let mut members = document::unseal(&sample().encode().unwrap(), MAGIC).unwrap();
-        members["tables"]["swarm_metrics"]["daily_days"] = TIER_DAYS_MAX.saturating_add(1).into();
+        members["tables"]["swarm_metrics"]["daily_days"] = Tiers::DAYS_MAX.saturating_add(1).into();
         let error = RetentionRules::decode(&document::seal(&members).unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         members["tables"]["swarm_metrics"] = "never".into();
