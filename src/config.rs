@@ -31,6 +31,41 @@ pub enum ReadMode {
     Copied,
 }
 
+/// What a pass of maintenance is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum MaintenanceWork {
+    /// Seals what is active, also what dead processes left, and merges small segments.
+    Seal,
+    /// Lets partitions expire that are past the last tier, or too many for `max_bytes`.
+    Expire,
+    /// Everything.
+    #[default]
+    All,
+}
+
+impl MaintenanceWork {
+    /// Name of the work, as the command takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Expire => "expire",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A pass of maintenance to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MaintenanceRequest {
+    /// What to do.
+    pub what: MaintenanceWork,
+    /// Only report what would be done.
+    pub dry_run: bool,
+    /// Believe the clock, although it disagrees with what was recorded.
+    pub accept_clock: bool,
+}
+
 /// Options of a store.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -59,6 +94,10 @@ pub struct Options {
     /// Time that replaced files stay, so that readers that listed them can open them
     /// (default 10 min).
     pub unlink_grace: Duration,
+    /// How often maintenance runs in the background, in one process of those that have the
+    /// store open for writing (default 24 h); `None`: not in this process. A clock that jumps
+    /// by more than twice this time is not believed at once.
+    pub maintenance: Option<Duration>,
     /// Answers that the result cache keeps (default 100; 0 turns it off).
     pub result_cache: usize,
     /// How sealed segments are read.
@@ -84,6 +123,7 @@ impl Default for Options {
             small_hour_rows: limits::SMALL_HOUR_ROWS,
             archive_level: 6,
             unlink_grace: Duration::from_secs(600),
+            maintenance: Some(Duration::from_secs(24 * 3_600)),
             result_cache: limits::RESULT_CACHE_ENTRIES,
             read_mode: ReadMode::Mapped,
             network_file_system: false,
@@ -99,6 +139,10 @@ impl Options {
     ///
     /// `InvalidArgument` naming the option, the value and the range.
     pub fn validate(&self) -> Result<()> {
+        if let Some(interval) = self.maintenance {
+            let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            in_range("maintenance (milliseconds)", millis, 1, 366 * 24 * 3_600 * 1_000)?;
+        }
         in_range("buffer_rows", self.buffer_rows as u64, 1, limits::FRAME_ROWS_MAX as u64)?;
         in_range("roll_rows", self.roll_rows, 1, 1 << 32)?;
         in_range("roll_bytes", self.roll_bytes, 1 << 10, 1 << 36)?;

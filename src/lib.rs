@@ -87,7 +87,10 @@ mod store_files;
 pub mod testing;
 pub mod time;
 
-pub use config::{Durability, Options, ReadMode, Retention, TableRetention, Tiers};
+pub use config::{
+    Durability, MaintenanceRequest, MaintenanceWork, Options, ReadMode, Retention, TableRetention,
+    Tiers,
+};
 pub use encoding::views::{
     ColumnView, Decimals, IntLanes, Numbered, ViewFloats, ViewInts, ViewTexts, ViewValues,
 };
@@ -102,8 +105,8 @@ pub use query::columns::{Columns, ColumnsBlock, RowView};
 pub use query::filter::{Aggregation, Cursor, Filter, Limit, Order, Percentile, TopBy};
 pub use query::views::{Views, ViewsBlock};
 pub use report::{
-    CatalogReport, ImportReport, RecoveryReport, StoreStats, TableStats, VerifyProblem,
-    VerifyReport,
+    CatalogReport, Health, ImportReport, JobReport, MaintenanceReport, MaintenanceStatus,
+    Postponed, RecoveryReport, StoreStats, TableStats, TierChange, VerifyProblem, VerifyReport,
 };
 pub use row::{AgentMetric, AgentRow, Row, SwarmMetric, SwarmRow, TaskMetric, TaskRow};
 pub use schema::Table;

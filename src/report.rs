@@ -26,6 +26,10 @@ pub struct RecoveryReport {
 pub struct StoreStats {
     /// One entry per table and kind of file that is there.
     pub tables: Vec<TableStats>,
+    /// What has expired: tombstones, and the rows that they stand for.
+    pub gone: Vec<TableStats>,
+    /// Tombstones of files that were damaged when they expired: rows of unknown number.
+    pub damaged_gone: u64,
     /// Bytes of replaced files that wait for the grace to pass.
     pub replaced_bytes: u64,
     /// Files that cannot be read.
@@ -111,4 +115,128 @@ pub struct CatalogReport {
     pub rows: u64,
     /// Where the old catalog was put, if there was one.
     pub set_aside: Option<PathBuf>,
+}
+
+/// What a pass of maintenance did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MaintenanceReport {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// What came, or would come, to another tier; one entry per table and tier.
+    pub changes: Vec<TierChange>,
+    /// Partitions that are due and were left as they are.
+    pub postponed: Vec<Postponed>,
+    /// Why expiry was refused as a whole: the clock is not believed.
+    pub refused: Option<String>,
+    /// Files unlinked: such as were replaced longer than the grace ago, and leftovers.
+    pub files_removed: u64,
+    /// One line per thing that a person should know.
+    pub notes: Vec<String>,
+}
+
+/// What of one table came to one tier.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TierChange {
+    /// Name of the table.
+    pub table: &'static str,
+    /// The tier that it came to: `detail` (sealed) or `gone`.
+    pub tier: &'static str,
+    /// Files that were replaced.
+    pub files: u64,
+    /// Those of them that were damaged; gone, their rows are not counted.
+    pub damaged_files: u64,
+    /// Rows in the others.
+    pub rows: u64,
+    /// Bytes of the files; they are free when the grace has passed.
+    pub bytes: u64,
+    /// Earliest stamp of the rows.
+    pub from: Option<Timestamp>,
+    /// Latest stamp of the rows.
+    pub to: Option<Timestamp>,
+}
+
+impl TierChange {
+    /// Nothing yet.
+    pub(crate) fn new(table: &'static str, tier: &'static str) -> Self {
+        let (files, damaged_files, rows, bytes) = (0, 0, 0, 0);
+        Self { table, tier, files, damaged_files, rows, bytes, from: None, to: None }
+    }
+}
+
+/// A partition that is due and was left as it is until the next pass.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Postponed {
+    /// Name of the table.
+    pub table: &'static str,
+    /// The day, as `2026-11-23`.
+    pub day: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How maintenance of a store stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Health {
+    /// When the clock was last believed: by the last pass of expiry, or at creation.
+    pub last_expiry: Option<Timestamp>,
+    /// Why expiry is refused at present.
+    pub clock_refused: Option<String>,
+    /// The last pass of maintenance, as far as the catalog has it.
+    pub last_maintenance: Option<JobReport>,
+    /// The last jobs, newest first, as far as the catalog has them.
+    pub jobs: Vec<JobReport>,
+    /// Rows that are not sealed.
+    pub unsealed_rows: u64,
+    /// Bytes that are not sealed.
+    pub unsealed_bytes: u64,
+    /// Earliest stamp that is not sealed.
+    pub unsealed_from: Option<Timestamp>,
+    /// Bytes of replaced files that wait for the grace to pass.
+    pub replaced_bytes: u64,
+    /// Files that cannot be read.
+    pub damaged_files: u64,
+    /// Files that are gone although nothing was to delete them.
+    pub missing_files: u64,
+}
+
+/// One job of the log of maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct JobReport {
+    /// What kind of job: `maintain`, `expire`, `delete`.
+    pub kind: String,
+    /// What it was about and why.
+    pub what: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended; `None` while it runs, and where its process did not survive.
+    pub finished: Option<Timestamp>,
+    /// `done`, or what went wrong.
+    pub outcome: Option<String>,
+    /// Rows that it was about.
+    pub rows: u64,
+    /// Bytes that it was about.
+    pub bytes: u64,
+}
+
+/// What background maintenance in this process has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MaintenanceStatus {
+    /// Whether this process looks after the store at all.
+    pub is_scheduled: bool,
+    /// Whether it is paused.
+    pub is_paused: bool,
+    /// Whether a pass is under way.
+    pub is_running: bool,
+    /// Passes that ended well, those included whose expiry was refused.
+    pub passes: u64,
+    /// Passes whose expiry was refused for the clock.
+    pub refused: u64,
+    /// Passes that another process was at work in.
+    pub left_to_others: u64,
+    /// Passes that failed.
+    pub failed: u64,
+    /// What the last failure was.
+    pub last_error: Option<String>,
+    /// What the last pass did.
+    pub last: Option<MaintenanceReport>,
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::column::Batch;
-use crate::config::{Options, Retention};
+use crate::config::{MaintenanceRequest, MaintenanceWork, Options, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::id::Id;
 use crate::fs::{FileSystem, OsFileSystem};
@@ -18,14 +18,17 @@ use crate::ingest::buffer::RowRef;
 use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
 use crate::ingest::committer::Committer;
 use crate::ingest::transaction::{AfterCommit, Import, ImportSource};
-use crate::maintain::{self, merge::Reach, sealer};
-use crate::report::{CatalogReport, ImportReport, RecoveryReport, StoreStats, VerifyReport};
+use crate::maintain::{self, merge::Reach, pass, scheduler, sealer};
+use crate::report::{
+    CatalogReport, Health, ImportReport, MaintenanceReport, MaintenanceStatus, RecoveryReport,
+    StoreStats, VerifyReport,
+};
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::Table;
 use crate::segment::files::StoreRoot;
 use crate::snapshot::Snapshot;
 use crate::snapshot::lister::Lister;
-use crate::store_files::retention::RetentionRules;
+use crate::store_files::retention::{LastPass, RetentionRules};
 use crate::store_files::txn::TxnRecord;
 use crate::store_files::{identity, txn};
 
@@ -59,6 +62,10 @@ struct Writing {
     gate: Arc<Gate>,
     slots: Vec<SharedSlot>,
     jobs: Mutex<Option<Sender<sealer::Job>>>,
+    /// What background maintenance has done, and how it is told to pause.
+    maintenance: Arc<scheduler::Shared>,
+    /// Ends background maintenance by being dropped.
+    scheduled: Mutex<Option<Sender<()>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -116,7 +123,10 @@ impl Store {
             Ok(id) => id,
             Err(error) if error.is_not_found() || error.kind() == ErrorKind::NotOurFile => {
                 let now = options.clock.now().as_micros();
-                let rules = RetentionRules::default();
+                // The first reading of the clock, which later ones are held against.
+                let at = maintain::clock::read(&*options.clock);
+                let last_pass = Some(LastPass { at, doubts: Vec::new() });
+                let rules = RetentionRules { last_pass, ..RetentionRules::default() };
                 identity::create_store(fs.as_ref(), dir, now, &rules)?.store().store_id
             }
             Err(error) => return Err(error),
@@ -277,12 +287,71 @@ impl Store {
     ///
     /// As [`flush`](Self::flush). What could not be sealed stays readable and is tried again.
     pub fn seal(&self) -> Result<()> {
+        self.seal_own()?;
+        maintain::merge_and_sweep(&self.inner.root, &self.inner.lister, Reach::All).map(|_| ())
+    }
+
+    /// Seals this process's active segments.
+    fn seal_own(&self) -> Result<()> {
         let writing = self.writing()?;
         writing.gate.ask(|reply| Message::Roll { reply })?;
-        if let Some(jobs) = locked(&writing.jobs).clone() {
-            sealer::drain(&jobs)?;
+        let jobs = locked(&writing.jobs).clone();
+        jobs.map_or(Ok(()), |jobs| sealer::drain(&jobs))
+    }
+
+    /// Does maintenance now, in this thread.
+    ///
+    /// Partitions are worked on one by one, and each step leaves the store whole. Snapshots
+    /// that were taken before are not disturbed. Files that are replaced or expired stay for
+    /// the grace of the options, but on a full disk.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` while another process does maintenance; as [`flush`](Self::flush) where
+    /// segments are to be sealed; `Io`, `NoSpace`: what was not done is done by the next pass.
+    /// A clock that is not believed is no error: the report says so.
+    pub fn maintain(&self, request: &MaintenanceRequest) -> Result<MaintenanceReport> {
+        self.writing()?;
+        let (root, lister) = (&self.inner.root, self.inner.lister.as_ref());
+        let before = pass::actives(lister)?;
+        if request.what != MaintenanceWork::Expire && !request.dry_run {
+            self.seal_own()?;
         }
-        maintain::merge_and_sweep(&self.inner.root, &self.inner.lister, Reach::All).map(|_| ())
+        let lock = &maintain::wait_for_lock(root, LOCK_PATIENCE)?;
+        let pass = pass::Pass { root, lister, lock, request: *request, stop: &|| false };
+        let report = pass.run(&before)?;
+        self.apply_retention()?;
+        Ok(report)
+    }
+
+    /// What background maintenance in this process has done so far.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for a store opened for reading; `Forked`.
+    pub fn maintenance_status(&self) -> Result<MaintenanceStatus> {
+        Ok(self.writing()?.maintenance.status())
+    }
+
+    /// Pauses background maintenance in this process, or lets it go on. A pass under way ends
+    /// with the partition that it is at. [`maintain`](Self::maintain) works all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`maintenance_status`](Self::maintenance_status).
+    pub fn pause_maintenance(&self, yes: bool) -> Result<()> {
+        self.writing()?.maintenance.pause(yes);
+        Ok(())
+    }
+
+    /// How maintenance of the store stands, whichever process does it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `Forked`.
+    pub fn health(&self) -> Result<Health> {
+        self.inner.door.check_process()?;
+        maintain::health::health(&self.inner.root, &self.inner.lister)
     }
 
     /// A fixed view: every row that any process committed before.
@@ -514,12 +583,43 @@ impl Writing {
         };
         let committing = spawn("tallystone-commit", move || committer.run())?;
         let slots = (0..RECORD_SLOTS).map(|_| gate.slot()).collect();
-        Ok(Self {
+        let mut writing = Self {
             gate,
             slots,
             jobs: Mutex::new(Some(jobs)),
+            maintenance: Arc::default(),
+            scheduled: Mutex::new(None),
             threads: Mutex::new(vec![committing, sealing]),
-        })
+        };
+        if let Some(interval) = options.maintenance {
+            writing.schedule(root, lister, door, interval)?;
+        }
+        Ok(writing)
+    }
+
+    /// Starts background maintenance.
+    fn schedule(
+        &mut self,
+        root: &StoreRoot,
+        lister: &Arc<Lister>,
+        door: &Arc<Door>,
+        interval: Duration,
+    ) -> Result<()> {
+        let (sender, end) = crossbeam_channel::bounded(0);
+        let (root, lister) = (root.clone(), Arc::clone(lister));
+        let shared = Arc::clone(&self.maintenance);
+        let set_cutoff = door_cutoffs(door);
+        let thread = spawn("tallystone-maintain", move || {
+            let scheduler = scheduler::Scheduler { root, lister, interval, shared };
+            scheduler.run(&end, &|| {
+                // Rules that another process has set, and the time, move on; best effort.
+                let root = &scheduler.root;
+                let _ = maintain::rules::apply_retention(root, &set_cutoff, &mut Vec::new());
+            });
+        })?;
+        *locked(&self.scheduled) = Some(sender);
+        locked(&self.threads).push(thread);
+        Ok(())
     }
 
     /// The buffer that this thread's records go to.
@@ -550,6 +650,8 @@ impl Writing {
     }
 
     fn join(&self, threads: &mut Vec<JoinHandle<()>>) {
+        self.maintenance.stop();
+        drop(locked(&self.scheduled).take());
         drop(locked(&self.jobs).take());
         for thread in threads.drain(..) {
             // A panic of the thread has been printed; the rows it had are in the files.

@@ -322,6 +322,15 @@ pub fn parse_length(text: &str) -> Option<i64> {
     (number >= 0).then(|| number.checked_mul(seconds * MICROS_PER_SECOND))?
 }
 
+/// One start of the machine, and how long ago it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// Which start of which machine; all zero where that is not known.
+    pub id: [u8; 16],
+    /// Time since then, sleep included.
+    pub uptime: Duration,
+}
+
 /// Where the time comes from. Passed in, so that tests choose it.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now, in microseconds since the Unix epoch.
@@ -329,6 +338,13 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Time since some fixed moment; never goes back.
     fn elapsed(&self) -> Duration;
+
+    /// How long the machine has been running, by which a jump of [`now`](Self::now) is told
+    /// from time that went by. Without an answer, expiry refuses to run after a pause of more
+    /// than twice the interval of maintenance.
+    fn boot(&self) -> Boot {
+        Boot::default()
+    }
 }
 
 /// The clock of the operating system.
@@ -349,11 +365,45 @@ impl Clock for SystemClock {
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         START.get_or_init(std::time::Instant::now).elapsed()
     }
+
+    fn boot(&self) -> Boot {
+        system_boot().unwrap_or_default()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn system_boot() -> Option<Boot> {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::time::{ClockId, clock_gettime};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = open("/proc/sys/kernel/random/boot_id", flags, Mode::empty()).ok()?;
+    let mut text = [0; 36];
+    let read = rustix::io::read(&file, &mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..read)?).ok()?;
+    let id = uuid::Uuid::try_parse(text).ok()?.into_bytes();
+    let since = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(since.tv_sec).ok()?, u32::try_from(since.tv_nsec).ok()?);
+    Some(Boot { id, uptime: Duration::new(seconds, nanos) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_boot() -> Option<Boot> {
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_start_of_the_machine_stays_and_its_running_time_grows() {
+        let (first, second) = (SystemClock.boot(), SystemClock.boot());
+        assert_eq!(first.id, second.id);
+        assert!(first.uptime <= second.uptime);
+        // Where the kernel does not tell, neither is known.
+        assert_eq!(first.id == [0; 16], first.uptime == Duration::ZERO);
+    }
 
     #[test]
     fn the_first_and_the_last_day_have_names() {

@@ -1040,7 +1040,6 @@ impl ReaderCatalog {
     }
 
     /// The last maintenance jobs, newest first; none where they cannot be read now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     pub(crate) fn jobs(&self, limit: usize) -> Vec<Job> {
         self.ask(|connection| jobs(connection, limit)).unwrap_or_default()
     }

@@ -1,16 +1,22 @@
-//! Background work: seal, merge, sweep, reconcile, verify; the rules of retention.
+//! Background work: seal, merge, expire, sweep, reconcile, verify; the rules of retention.
 //!
 //! Each job writes new files that name what they replace, and unlinks what has been
 //! replaced for longer than the grace. A crash between any two steps leaves extra files,
 //! never missing rows. All but the sealing of a process's own segments runs under the
 //! store's maintenance lock.
 
+pub(crate) mod clock;
 pub(crate) mod compact;
+pub(crate) mod expire;
+pub(crate) mod health;
 pub(crate) mod merge;
+pub(crate) mod pass;
 pub(crate) mod reconcile;
 pub(crate) mod rules;
+pub(crate) mod scheduler;
 pub(crate) mod sealer;
 pub(crate) mod sweep;
+mod tiers;
 pub(crate) mod verify;
 
 use std::collections::BTreeSet;
@@ -19,7 +25,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::Header;
-use crate::format::id::Id;
+use crate::format::id::{FileKind, Id};
 use crate::format::layout::FRAMES_OFFSET;
 use crate::fs::FileSystem;
 use crate::maintain::reconcile::Books;
@@ -27,7 +33,8 @@ use crate::report::{ImportReport, StoreStats, TableStats};
 use crate::schema::Table;
 use crate::segment::Segment;
 use crate::segment::files::{StoreRoot, partition_dir, partitions, segment_files};
-use crate::snapshot::lister::{FileFacts, Lister};
+use crate::segment::tombstone::Tombstone;
+use crate::snapshot::lister::{Content, FileFacts, Lister};
 use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
 use crate::store_files::{generation, reserve, txn};
 use crate::time::Timestamp;
@@ -94,7 +101,7 @@ pub(crate) fn merge_where_crowded(root: &StoreRoot, lister: &Lister) -> Result<(
 
 fn sweep_and_reconcile(root: &StoreRoot, lister: &Lister, lock: &MaintenanceLock) -> Result<Books> {
     let mut books = Books::open(root, lock)?;
-    sweep::sweep(root, lister, &mut books)?;
+    sweep::sweep(root, lister, &mut books, sweep::Grace::Kept)?;
     books.reconcile(root, lister)?;
     Ok(books)
 }
@@ -169,32 +176,61 @@ pub(crate) fn undo_import(
 pub(crate) fn stats(lister: &Lister) -> Result<StoreStats> {
     let mut stats = StoreStats::default();
     for facts in lister.files()? {
-        let Some(segment) = facts.segment() else {
-            stats.damaged_files += 1;
-            continue;
+        let size = match &facts.content {
+            Content::Tombstone(tombstone) => {
+                stats.damaged_gone += u64::from(facts.counts() && tombstone.is_of_damage());
+                Size::of_tombstone(tombstone)
+            }
+            Content::Sealed(segment) => Size::of(segment.as_ref()),
+            Content::Active(segment) => Size::of(segment.as_ref()),
+            Content::Bad(_) => {
+                stats.damaged_files += u64::from(!facts.is_replaced);
+                continue;
+            }
         };
-        if facts.is_replaced || !facts.is_committed {
-            stats.replaced_bytes += segment.bytes();
-            continue;
+        if facts.counts() {
+            count(&mut stats, &facts, size);
+        } else {
+            stats.replaced_bytes += size.bytes;
         }
-        count(&mut stats, &facts, segment);
     }
     Ok(stats)
 }
 
-fn count(stats: &mut StoreStats, facts: &FileFacts, segment: &dyn Segment) {
-    let (table, kind) = (facts.table.name(), facts.name.kind.extension());
-    let found = stats.tables.iter().position(|entry| (entry.table, entry.kind) == (table, kind));
+/// Size of one file.
+struct Size {
+    rows: u64,
+    bytes: u64,
+    stamps: Option<(i64, i64)>,
+}
+
+impl Size {
+    fn of(segment: &dyn Segment) -> Self {
+        Self { rows: segment.rows(), bytes: segment.bytes(), stamps: segment.stamps() }
+    }
+
+    fn of_tombstone(tombstone: &Tombstone) -> Self {
+        let (rows, bytes) = (tombstone.rows(), tombstone.bytes());
+        Self { rows, bytes, stamps: tombstone.stamps() }
+    }
+}
+
+fn count(stats: &mut StoreStats, facts: &FileFacts, size: Size) {
+    let (table, kind) = (facts.table.name(), facts.name.kind);
+    let is_gone = kind == FileKind::Tombstone;
+    let entries = if is_gone { &mut stats.gone } else { &mut stats.tables };
+    let kind = kind.extension();
+    let found = entries.iter().position(|entry| (entry.table, entry.kind) == (table, kind));
     let index = found.unwrap_or_else(|| {
         let empty = TableStats { table, kind, files: 0, rows: 0, bytes: 0, from: None, to: None };
-        stats.tables.push(empty);
-        stats.tables.len() - 1
+        entries.push(empty);
+        entries.len() - 1
     });
-    let entry = &mut stats.tables[index];
+    let entry = &mut entries[index];
     entry.files += 1;
-    entry.rows += segment.rows();
-    entry.bytes += segment.bytes();
-    if let Some((min, max)) = segment.stamps() {
+    entry.rows += size.rows;
+    entry.bytes += size.bytes;
+    if let Some((min, max)) = size.stamps {
         let (min, max) = (Timestamp::clamped(min), Timestamp::clamped(max));
         entry.from = Some(entry.from.map_or(min, |from| from.min(min)));
         entry.to = Some(entry.to.map_or(max, |to| to.max(max)));

@@ -12,10 +12,26 @@ use crate::format::id::Id;
 use crate::report::CatalogReport;
 use crate::segment::Segment;
 use crate::segment::files::{FileName, StoreRoot};
+use crate::segment::tombstone::Tombstone;
 use crate::snapshot::lister::{Content, FileFacts, Lister};
 use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
 use crate::store_files::retention::{self, RetentionRules, RulesSource};
 use crate::time::Timestamp;
+
+/// A job that is about to begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    /// What kind of job: `delete`, `expire` and so on.
+    pub(crate) kind: &'static str,
+    /// What it is about to do and why.
+    pub(crate) what: String,
+    /// Rows that it is about.
+    pub(crate) rows: u64,
+    /// Bytes that it is about.
+    pub(crate) bytes: u64,
+    /// Files that go by it.
+    pub(crate) deletes: Vec<Id>,
+}
 
 /// The catalog, open for writing.
 #[derive(Debug)]
@@ -25,9 +41,15 @@ pub(crate) struct Books {
     pub(crate) rebuilt: bool,
     /// One line per thing that a person should know.
     pub(crate) notes: Vec<String>,
+    /// Files that are gone without a reason, as of the last reconciling.
+    pub(crate) missing: Vec<MissingSegment>,
 }
 
 impl Books {
+    fn of(catalog: Box<dyn Catalog>) -> Self {
+        Self { catalog, rebuilt: false, notes: Vec::new(), missing: Vec::new() }
+    }
+
     /// Opens the catalog; one that is not whole is set aside and made anew.
     ///
     /// # Errors
@@ -35,7 +57,7 @@ impl Books {
     /// `Io`, `NoSpace`, `Locked`: maintenance can go on later.
     pub(crate) fn open(root: &StoreRoot, _lock: &MaintenanceLock) -> Result<Self> {
         let (catalog, state) = catalog::open_writer(root.fs.as_ref(), &root.dir, &root.id)?;
-        let mut books = Self { catalog, rebuilt: false, notes: Vec::new() };
+        let mut books = Self::of(catalog);
         if let CatalogState::Rebuilt { reason, set_aside } = state {
             books.rebuilt = true;
             let kept = set_aside
@@ -71,26 +93,38 @@ impl Books {
         if files.is_empty() {
             return Ok(());
         }
-        let rows = files.iter().filter_map(|facts| facts.segment()).map(Segment::rows).sum();
-        let bytes = files.iter().filter_map(|facts| facts.segment()).map(Segment::bytes).sum();
-        let job = self.catalog.log_intent(&Intent {
+        let what = Planned {
             kind: "delete",
-            started: root.now(),
             what: reason.to_owned(),
-            rows,
-            bytes,
+            rows: files.iter().filter_map(|facts| facts.segment()).map(Segment::rows).sum(),
+            bytes: files.iter().filter_map(|facts| facts.segment()).map(Segment::bytes).sum(),
             deletes: files.iter().map(|facts| facts.name.uuid).collect(),
-        })?;
-        let result = delete();
-        self.catalog.log_done(
-            job,
-            &Outcome {
-                finished: root.now(),
-                outcome: result.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned()),
-                rows,
-                bytes,
-            },
-        )?;
+        };
+        self.logged(root, what, delete)
+    }
+
+    /// Logs what is about to be done, does it, and logs what came of it.
+    ///
+    /// # Errors
+    ///
+    /// As `work`, and those of the catalog.
+    pub(crate) fn logged<T>(
+        &mut self,
+        root: &StoreRoot,
+        planned: Planned,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Planned { kind, what, rows, bytes, deletes } = planned;
+        let started = root.now();
+        let intent = Intent { kind, started, what, rows, bytes, deletes };
+        let job = self.catalog.log_intent(&intent)?;
+        let result = work();
+        let outcome = match &result {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let finished = root.now();
+        self.catalog.log_done(job, &Outcome { finished, outcome, rows, bytes })?;
         result
     }
 
@@ -119,8 +153,12 @@ impl Books {
         for missing in &found.missing {
             let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
             let orphaned = kept.and_then(orphan_note);
-            self.notes.push(orphaned.unwrap_or_else(|| missing_note(missing)));
+            let note = orphaned.unwrap_or_else(|| missing_note(missing));
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
         }
+        self.missing = found.missing;
         Ok(Counted { segments: files.len() as u64, rows: files.iter().map(|file| file.rows).sum() })
     }
 
@@ -204,6 +242,9 @@ pub(crate) fn remember(root: &StoreRoot, lister: &Lister) -> Result<()> {
 
 /// What the catalog keeps of a file; nothing of one that is unreadable or empty.
 fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
+    if let Content::Tombstone(tombstone) = &facts.content {
+        return Some(facts_of_tombstone(facts, tombstone));
+    }
     let segment = facts.segment().filter(|segment| segment.rows() > 0)?;
     let header = facts.header.as_ref()?;
     let (min_ts, max_ts) = segment.stamps()?;
@@ -222,9 +263,29 @@ fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
         replaces: header.replaces.clone(),
         summary: match &facts.content {
             Content::Sealed(segment) => segment.summary_bytes().unwrap_or_default(),
-            Content::Active(..) | Content::Bad(_) => Vec::new(),
+            Content::Active(..) | Content::Tombstone(_) | Content::Bad(_) => Vec::new(),
         },
     })
+}
+
+/// A tombstone has no rows: with it none is lost.
+fn facts_of_tombstone(facts: &FileFacts, tombstone: &Tombstone) -> SegmentFacts {
+    let header = tombstone.header();
+    let (min_ts, max_ts) = tombstone.stamps().unwrap_or((0, 0));
+    SegmentFacts {
+        uuid: header.uuid,
+        table: facts.table,
+        partition: facts.partition,
+        kind: header.kind.tag(),
+        rows: 0,
+        bytes: tombstone.bytes(),
+        min_ts,
+        max_ts,
+        created: header.created,
+        txn: header.txn,
+        replaces: header.replaces.clone(),
+        summary: tombstone.summary_bytes().unwrap_or_default(),
+    }
 }
 
 /// Builds the catalog anew from the files, whatever its state.
@@ -253,7 +314,7 @@ pub(crate) fn rebuild(
         CatalogState::Rebuilt { set_aside, .. } => set_aside,
         CatalogState::Fresh | CatalogState::Good => None,
     };
-    let mut books = Books { catalog, rebuilt: true, notes: Vec::new() };
+    let mut books = Books { rebuilt: true, ..Books::of(catalog) };
     let counted = books.reconcile_with(root, lister, &orphans)?;
     Ok(CatalogReport { segments: counted.segments, rows: counted.rows, set_aside })
 }

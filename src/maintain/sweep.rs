@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::error::Result;
-use crate::format::id::Id;
+use crate::format::id::{FileKind, Id};
 use crate::fs::EntryKind;
 use crate::maintain::reconcile::Books;
 use crate::schema::Table;
@@ -18,6 +18,15 @@ use crate::store_files::txn::{self, TxnState};
 
 /// A `.tmp` file younger than this may belong to a writer that has not locked it yet.
 const TMP_AGE_NS: i64 = 60_000_000_000;
+
+/// How long replaced files stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grace {
+    /// As the options say, so that readers that listed them can open them.
+    Kept,
+    /// What has expired goes at once, the rest as the options say: the disk is full.
+    SkippedForExpired,
+}
 
 /// What sweeping did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +44,12 @@ pub(crate) struct Swept {
 /// # Errors
 ///
 /// `Io`: what was not unlinked stays until the next sweep.
-pub(crate) fn sweep(root: &StoreRoot, lister: &Lister, books: &mut Books) -> Result<Swept> {
+pub(crate) fn sweep(
+    root: &StoreRoot,
+    lister: &Lister,
+    books: &mut Books,
+    grace: Grace,
+) -> Result<Swept> {
     let mut swept = Swept::default();
     let files = lister.files()?;
     let there: HashSet<Id> = files.iter().map(|facts| facts.name.uuid).collect();
@@ -43,7 +57,8 @@ pub(crate) fn sweep(root: &StoreRoot, lister: &Lister, books: &mut Books) -> Res
     for facts in &files {
         let replaces = facts.header.as_ref().map_or(&[][..], |header| &header.replaces);
         // A file goes only after all that it replaces.
-        if may_go(root, facts, &files, books)? && !replaces.iter().any(|uuid| there.contains(uuid))
+        if may_go(root, facts, &files, books, grace)?
+            && !replaces.iter().any(|uuid| there.contains(uuid))
         {
             going.push(facts);
         }
@@ -78,7 +93,13 @@ fn sweep_imports(root: &StoreRoot) -> Result<u64> {
     Ok(swept)
 }
 
-fn may_go(root: &StoreRoot, facts: &FileFacts, files: &[FileFacts], books: &Books) -> Result<bool> {
+fn may_go(
+    root: &StoreRoot,
+    facts: &FileFacts,
+    files: &[FileFacts],
+    books: &Books,
+    grace: Grace,
+) -> Result<bool> {
     if !facts.is_replaced {
         let txn = facts.header.as_ref().and_then(|header| header.txn);
         return match txn.filter(|_| !facts.is_committed) {
@@ -89,16 +110,23 @@ fn may_go(root: &StoreRoot, facts: &FileFacts, files: &[FileFacts], books: &Book
             None => Ok(false),
         };
     }
-    let grace = i64::try_from(root.options.unlink_grace.as_micros()).unwrap_or(i64::MAX);
-    let replaced_at = files
+    let kept = i64::try_from(root.options.unlink_grace.as_micros()).unwrap_or(i64::MAX);
+    let by = files
         .iter()
         .filter(|other| (other.table, other.partition) == (facts.table, facts.partition))
         .filter(|other| other.is_committed)
         .filter_map(|other| other.header.as_ref())
-        .filter(|header| header.replaces.contains(&facts.name.uuid))
-        .map(|header| header.created)
-        .min();
-    Ok(replaced_at.is_some_and(|at| root.now().saturating_sub(at) >= grace))
+        .filter(|header| header.replaces.contains(&facts.name.uuid));
+    let (mut replaced_at, mut has_expired) = (None, false);
+    for header in by {
+        let at = replaced_at.unwrap_or(header.created);
+        replaced_at = Some(at.min(header.created));
+        has_expired |= header.kind == FileKind::Tombstone;
+    }
+    if grace == Grace::SkippedForExpired && has_expired {
+        return Ok(true);
+    }
+    Ok(replaced_at.is_some_and(|at| root.now().saturating_sub(at) >= kept))
 }
 
 fn sweep_tmp(root: &StoreRoot) -> Result<u64> {

@@ -52,6 +52,11 @@ fn check(facts: &FileFacts, deep: bool, report: &mut VerifyReport) {
         }
     }
     match &facts.content {
+        Content::Tombstone(tombstone) if tombstone.is_whole() => {}
+        Content::Tombstone(_) => {
+            let what = "what the tombstone stands for cannot be read";
+            report.add(&file, what.to_owned(), false);
+        }
         Content::Bad(damage) => report.add(&file, damage.damage.reason.clone(), matters),
         Content::Active(segment) => {
             for damage in segment.damage() {

@@ -16,6 +16,7 @@ pub(crate) mod seal;
 pub(crate) mod sealed;
 mod sections;
 mod summarise;
+pub(crate) mod tombstone;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

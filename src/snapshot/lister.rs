@@ -21,6 +21,7 @@ use crate::segment::files::{
     FileName, StoreRoot, partition_dir, partitions, relative, segment_files,
 };
 use crate::segment::sealed::SealedSegment;
+use crate::segment::tombstone::Tombstone;
 use crate::segment::{Segment, SegmentDamage, Tier};
 use crate::snapshot::{AnswerCache, FileDamage, Snapshot, View};
 use crate::store_files::{generation, txn};
@@ -74,6 +75,7 @@ struct Directory {
 enum Opened {
     Sealed(Arc<SealedSegment>),
     Active(Box<ActiveTail>),
+    Tombstone(Arc<Tombstone>),
     Bad(FileDamage),
 }
 
@@ -82,6 +84,7 @@ impl Opened {
         match self {
             Self::Sealed(segment) => Some(segment.header()),
             Self::Active(tail) => Some(tail.header()),
+            Self::Tombstone(tombstone) => Some(tombstone.header()),
             Self::Bad(_) => None,
         }
     }
@@ -233,6 +236,9 @@ impl Lister {
             FileKind::Active => ActiveTail::open(&self.root.fs, &path, relative.clone())
                 .map(Box::new)
                 .map(Opened::Active),
+            FileKind::Tombstone => {
+                self.open_tombstone(&path, cached).map(Arc::new).map(Opened::Tombstone)
+            }
             _ => self.open_sealed(&path, cached).map(Arc::new).map(Opened::Sealed),
         };
         let checked = opened
@@ -263,6 +269,12 @@ impl Lister {
             Some(segment) => Ok(segment),
             None => SealedSegment::open(root.fs.as_ref(), &root.dir, path, mode, None),
         }
+    }
+
+    /// Opens a tombstone, by what the catalog remembers of it where that is good.
+    fn open_tombstone(&self, path: &Path, cached: Option<CachedSegment>) -> Result<Tombstone> {
+        let remembered = cached.and_then(|cached| Tombstone::from_summary(&cached.summary).ok());
+        remembered.map_or_else(|| Tombstone::open(self.root.fs.as_ref(), path), Ok)
     }
 
     /// Asks the catalog what it remembers; without one, the files are asked.
@@ -327,7 +339,7 @@ impl Lister {
         for gone in &state.missing {
             view.damage[gone.table.index()].extend(missing(state, gone));
         }
-        for ((table, _), directory) in &state.directories {
+        for ((table, partition), directory) in &state.directories {
             let replaced = replaced(directory, &state.txns);
             for (name, opened) in &directory.files {
                 if replaced.contains(&name.uuid) || !counts(opened, &state.txns) {
@@ -345,6 +357,13 @@ impl Lister {
                     Opened::Active(tail) => {
                         let segment: Arc<dyn Segment> = Arc::<ActiveSegment>::clone(&tail.view());
                         view.segments[table.index()].push(segment);
+                    }
+                    // Rows that came later may lie beside it.
+                    Opened::Tombstone(_) => {
+                        let gone = &mut view.gone[table.index()];
+                        if gone.last() != Some(&partition.range()) {
+                            gone.push(partition.range());
+                        }
                     }
                     Opened::Bad(damage) => view.damage[table.index()].push(damage.clone()),
                 }
@@ -378,6 +397,7 @@ impl Lister {
                     content: match opened {
                         Opened::Sealed(segment) => Content::Sealed(Arc::clone(segment)),
                         Opened::Active(tail) => Content::Active(tail.view()),
+                        Opened::Tombstone(tombstone) => Content::Tombstone(Arc::clone(tombstone)),
                         Opened::Bad(damage) => Content::Bad(damage.clone()),
                     },
                 });
@@ -446,18 +466,25 @@ pub(crate) enum Content {
     Sealed(Arc<SealedSegment>),
     /// Active, up to its last COMMIT.
     Active(Arc<ActiveSegment>),
+    /// What is left of files that have expired.
+    Tombstone(Arc<Tombstone>),
     /// Unreadable.
     Bad(FileDamage),
 }
 
 impl FileFacts {
-    /// The rows, unless the file is unreadable.
+    /// The rows, unless the file is unreadable, or has none by its kind.
     pub(crate) fn segment(&self) -> Option<&dyn Segment> {
         match &self.content {
             Content::Sealed(segment) => Some(segment.as_ref()),
             Content::Active(segment) => Some(segment.as_ref()),
-            Content::Bad(_) => None,
+            Content::Tombstone(_) | Content::Bad(_) => None,
         }
+    }
+
+    /// Whether the file counts: its rows are rows of the store, or it says that some are gone.
+    pub(crate) fn counts(&self) -> bool {
+        self.is_committed && !self.is_replaced
     }
 
     /// Path relative to the store.
