@@ -105,8 +105,9 @@ pub use query::columns::{Columns, ColumnsBlock, RowView};
 pub use query::filter::{Aggregation, Cursor, Filter, Limit, Order, Percentile, TopBy};
 pub use query::views::{Views, ViewsBlock};
 pub use report::{
-    CatalogReport, Health, ImportReport, JobReport, MaintenanceReport, MaintenanceStatus,
-    Postponed, RecoveryReport, StoreStats, TableStats, TierChange, VerifyProblem, VerifyReport,
+    BackupReport, CatalogReport, Health, ImportReport, JobReport, MaintenanceReport,
+    MaintenanceStatus, Postponed, RecoveryReport, StoreStats, TableStats, TierChange,
+    VerifyProblem, VerifyReport,
 };
 pub use row::{AgentMetric, AgentRow, Row, SwarmMetric, SwarmRow, TaskMetric, TaskRow};
 pub use schema::Table;

@@ -240,3 +240,24 @@ pub struct MaintenanceStatus {
     /// What the last pass did.
     pub last: Option<MaintenanceReport>,
 }
+
+/// What a backup has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct BackupReport {
+    /// Segment files in it.
+    pub files: u64,
+    /// Those of them that an earlier backup had brought.
+    pub files_unchanged: u64,
+    /// Those that were linked: they take no space while the store has them too.
+    pub files_linked: u64,
+    /// Files of an earlier backup that do not count any more, and were removed.
+    pub files_removed: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes of the segment files.
+    pub bytes: u64,
+    /// Bytes that were copied.
+    pub bytes_copied: u64,
+    /// One line per thing that a person should know.
+    pub notes: Vec<String>,
+}

@@ -20,8 +20,8 @@ use crate::ingest::committer::Committer;
 use crate::ingest::transaction::{AfterCommit, Import, ImportSource};
 use crate::maintain::{self, merge::Reach, pass, scheduler, sealer};
 use crate::report::{
-    CatalogReport, Health, ImportReport, MaintenanceReport, MaintenanceStatus, RecoveryReport,
-    StoreStats, VerifyReport,
+    BackupReport, CatalogReport, Health, ImportReport, MaintenanceReport, MaintenanceStatus,
+    RecoveryReport, StoreStats, VerifyReport,
 };
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::Table;
@@ -30,7 +30,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::lister::Lister;
 use crate::store_files::retention::{LastPass, RetentionRules};
 use crate::store_files::txn::TxnRecord;
-use crate::store_files::{identity, txn};
+use crate::store_files::{backup_mark, identity, txn};
 
 /// Buffers behind `Store::record_*`: threads spread over them.
 const RECORD_SLOTS: usize = 8;
@@ -106,6 +106,7 @@ impl Store {
         options: Options,
     ) -> Result<Self> {
         options.validate()?;
+        backup_mark::check_whole(fs.as_ref(), dir)?;
         let mut recovery = RecoveryReport::default();
         let id = existing_id(fs.as_ref(), dir, &mut recovery)?;
         let root = root_of(fs, dir, id, options);
@@ -118,6 +119,8 @@ impl Store {
     /// As [`open_with`](Self::open_with), on any file system.
     pub(crate) fn open_on(fs: Arc<dyn FileSystem>, dir: &Path, options: Options) -> Result<Self> {
         options.validate()?;
+        // A backup that is opened for writing is a store of its own from then on.
+        backup_mark::take_away(fs.as_ref(), dir)?;
         let mut recovery = RecoveryReport::default();
         let id = match existing_id(fs.as_ref(), dir, &mut recovery) {
             Ok(id) => id,
@@ -322,6 +325,31 @@ impl Store {
         let report = pass.run(&before)?;
         self.apply_retention()?;
         Ok(report)
+    }
+
+    /// Flushes, and backs the store up into the directory `to`, while any process goes on
+    /// writing: every row that was accepted before by this store, and what others have
+    /// committed, as one snapshot sees it. The directory opens as a store.
+    ///
+    /// It has to be absent, empty, or an earlier backup of this store, which is brought up to
+    /// date: what it has is not copied again, and what does not count any more is removed.
+    /// While this is under way, and where it ended early, the directory does not open. Once it
+    /// has been opened for writing it is a store of its own, and no backup is written to it.
+    ///
+    /// Files that never change are linked where the file system can do that, so that a backup
+    /// takes little time and space; it then protects against mistakes, not against a disk that
+    /// fails. Files in `quarantine/` are not in it.
+    ///
+    /// # Errors
+    ///
+    /// `NotOurFile` where the directory holds anything else; `InvalidArgument` inside the
+    /// store; `Locked` while another process does maintenance; as [`flush`](Self::flush);
+    /// `Io`, `NoSpace`: the next backup into the directory goes on.
+    pub fn backup(&self, to: impl AsRef<Path>) -> Result<BackupReport> {
+        self.flush()?;
+        let (root, lister) = (&self.inner.root, self.inner.lister.as_ref());
+        let lock = maintain::wait_for_lock(root, LOCK_PATIENCE)?;
+        maintain::backup::back_up(root, lister, &lock, to.as_ref())
     }
 
     /// What background maintenance in this process has done so far.

@@ -22,7 +22,7 @@ use crate::time::Partition;
 mod memory;
 mod sqlite;
 
-pub(crate) use sqlite::open_reader;
+pub(crate) use sqlite::{file_names, open_reader};
 
 /// Largest summary that is cached; a file with a larger one is cached without.
 pub(crate) const SUMMARY_BYTES_MAX: usize = 16 << 20;
@@ -240,7 +240,6 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     ) -> Result<Reconciled>;
 
     /// Forgets missing files. Returns how many of them were known and missing.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `repair`"))]
     fn forget_missing(&mut self, uuids: &[Id]) -> Result<u64>;
 
     /// What is remembered of file `uuid`.
@@ -272,7 +271,6 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     fn jobs(&self, limit: usize) -> Result<Vec<Job>>;
 
     /// Copies the catalog into directory `to`, for a backup.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `backup`"))]
     fn back_up(&self, fs: &dyn FileSystem, to: &Path) -> Result<()>;
 }
 

@@ -101,6 +101,11 @@ const SEGMENT: &str = "SELECT uuid, table_name, partition_day, kind, rows, bytes
 
 const JOB: &str = "SELECT id, kind, started, finished, what, outcome, rows, bytes, crc32 FROM jobs";
 
+/// The names of a catalog's files in the directory of its store.
+pub(crate) fn file_names() -> Vec<String> {
+    [""].into_iter().chain(COMPANIONS).map(|companion| format!("{NAME}{companion}")).collect()
+}
+
 /// The catalog, open for writing.
 #[derive(Debug)]
 pub(super) struct SqliteCatalog {

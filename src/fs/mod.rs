@@ -145,6 +145,15 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `is_already_there` if the name is taken; nothing has changed then.
     fn rename_new(&self, from: &Path, to: &Path) -> Result<()>;
 
+    /// Gives a file another name beside the one it has. Returns whether that was possible:
+    /// not across file systems, nor where there is no such thing or it is not permitted; then
+    /// nothing has changed, and the bytes can be copied instead.
+    ///
+    /// # Errors
+    ///
+    /// `is_not_found` if `from` is not there; `is_already_there` if the name is taken.
+    fn link(&self, from: &Path, to: &Path) -> Result<bool>;
+
     /// Removes the name of a file. Its bytes stay for as long as it is open or mapped.
     ///
     /// # Errors
@@ -426,6 +435,8 @@ pub(crate) mod tests {
         assert!(fs.is_local(dir).is_ok());
 
         let (a, b, c) = (dir.join("a"), dir.join("b"), dir.join("c"));
+        let second = dir.join("second");
+        assert!(!matches!(fs.link(&a, &second), Ok(true)), "there is nothing to link");
         fs.create_dir(&dir.join("d")).unwrap();
         fs.create(&b).unwrap().write_all_at(b"bb", 0).unwrap();
         let before = fs.metadata(&b).unwrap();

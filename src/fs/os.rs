@@ -99,6 +99,21 @@ impl FileSystem for OsFileSystem {
         .map_err(|error| Error::io("rename", from, error.into()))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> Result<bool> {
+        match retry_on_intr(|| rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())) {
+            Ok(()) => Ok(true),
+            Err(
+                Errno::XDEV
+                | Errno::PERM
+                | Errno::ACCESS
+                | Errno::MLINK
+                | Errno::NOTSUP
+                | Errno::NOSYS,
+            ) => Ok(false),
+            Err(error) => Err(Error::io("link", from, error.into())),
+        }
+    }
+
     fn remove(&self, path: &Path) -> Result<()> {
         retry_on_intr(|| rustix::fs::unlink(path))
             .map_err(|error| Error::io("remove", path, error.into()))

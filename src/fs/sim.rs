@@ -824,6 +824,11 @@ impl FileSystem for SimFileSystem {
         self.move_name(OpKind::RenameNew, from, to)
     }
 
+    /// The simulated file system has one name for each file.
+    fn link(&self, _from: &Path, _to: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     fn remove(&self, path: &Path) -> Result<()> {
         let mut step = self.change(OpKind::Remove, "remove", path)?;
         let inode = step.ok(step.inner.find(path))?;

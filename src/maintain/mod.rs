@@ -1,10 +1,12 @@
-//! Background work: seal, merge, expire, sweep, reconcile, verify; the rules of retention.
+//! Background work: seal, merge, expire, sweep, reconcile, verify, back up; the rules of
+//! retention.
 //!
 //! Each job writes new files that name what they replace, and unlinks what has been
 //! replaced for longer than the grace. A crash between any two steps leaves extra files,
 //! never missing rows. All but the sealing of a process's own segments runs under the
 //! store's maintenance lock.
 
+pub(crate) mod backup;
 pub(crate) mod clock;
 pub(crate) mod compact;
 pub(crate) mod expire;

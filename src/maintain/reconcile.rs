@@ -4,11 +4,13 @@
 //! that a reader needs lives only there.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::catalog::{self, Catalog, CatalogState, Intent, MissingSegment, Outcome, SegmentFacts};
 use crate::error::Result;
 use crate::format::id::Id;
+use crate::fs::FileSystem;
 use crate::report::CatalogReport;
 use crate::segment::Segment;
 use crate::segment::files::{FileName, StoreRoot};
@@ -76,6 +78,15 @@ impl Books {
     /// `Io`, `Corrupt`: the file must be left alone.
     pub(crate) fn was_committed(&self, facts: &FileFacts) -> Result<bool> {
         self.catalog.was_committed(&facts.name.uuid)
+    }
+
+    /// Copies the catalog into the directory `to`, which has none.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `NoSpace`, `Locked`.
+    pub(crate) fn back_up(&self, fs: &dyn FileSystem, to: &Path) -> Result<()> {
+        self.catalog.back_up(fs, to)
     }
 
     /// Logs that files are to be deleted, deletes them, and logs what came of it.
@@ -241,7 +252,7 @@ pub(crate) fn remember(root: &StoreRoot, lister: &Lister) -> Result<()> {
 }
 
 /// What the catalog keeps of a file; nothing of one that is unreadable or empty.
-fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
+pub(crate) fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
     if let Content::Tombstone(tombstone) = &facts.content {
         return Some(facts_of_tombstone(facts, tombstone));
     }

@@ -18,7 +18,8 @@ pub(crate) const FORMAT_MAJOR: u16 = 0;
 /// Minor version of the store format that this release writes.
 pub(crate) const FORMAT_MINOR: u16 = 1;
 
-const NAME: &str = "store.json";
+/// Name of the file.
+pub(crate) const NAME: &str = "store.json";
 const MAGIC: &str = "tallystone store";
 const SECTION: &str = "8.2";
 const BYTES_MAX: u64 = 64 << 10;

@@ -12,7 +12,8 @@ use super::{if_absent, is_at};
 use crate::error::Result;
 use crate::fs::{File, FileSystem};
 
-const NAME: &str = "maintenance.lock";
+/// Name of the file.
+pub(crate) const NAME: &str = "maintenance.lock";
 const MAGIC: [u8; 8] = *b"TALLYMRK";
 /// Magic 8, number 8, CRC-32 of both 4.
 const MARK_BYTES: usize = 20;

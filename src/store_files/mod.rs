@@ -2,8 +2,9 @@
 //!
 //! Owns `store.json` (who the store is), `retention.json` (how long rows stay),
 //! `generation` (a counter that tells readers to look again), `reserve` (space to work
-//! with on a full disk), `txn/` (which imports are committed) and `maintenance.lock`
-//! (who may do maintenance, and how far the catalog has come). Does not decide when any
+//! with on a full disk), `txn/` (which imports are committed), `maintenance.lock` (who may do
+//! maintenance, and how far the catalog has come) and `backup.json` (whether this is a
+//! backup, and whole). Does not decide when any
 //! of them is written, does not look into segments, and never reads the clock.
 //!
 //! All of them are published whole or changed by one small write, so that a crash leaves
@@ -14,6 +15,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{File, FileSystem};
 
+pub(crate) mod backup_mark;
 mod document;
 pub(crate) mod generation;
 pub(crate) mod identity;

@@ -15,7 +15,8 @@ use crate::fs::{FileSystem, publish, read_whole};
 use crate::schema::Table;
 use crate::time::MICROS_PER_DAY;
 
-pub(super) const NAME: &str = "retention.json";
+/// Name of the file.
+pub(crate) const NAME: &str = "retention.json";
 const MAGIC: &str = "tallystone retention";
 const SECTION: &str = "8.3";
 const VERSION: u16 = 1;

@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EntryKind, File, FileSystem};
 use crate::report::ImportReport;
 
-const DIR: &str = "txn";
+/// Name of the directory.
+pub(crate) const DIR: &str = "txn";
 const UNFINISHED: &str = ".tmp";
 const MAGIC: &str = "tallystone import";
 const SECTION: &str = "8.6";
