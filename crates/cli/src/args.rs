@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tallystone::import::{Format, TimeFormat};
-use tallystone::{Aggregation, Interval, Limit, Order, Percentile, Table, Timestamp, TopBy};
+use tallystone::{
+    Aggregation, Interval, Limit, MaintenanceWork, Order, Percentile, Table, Tiers, Timestamp,
+    TopBy,
+};
 
 /// Stores and queries the metrics of AI-agent fleets: tasks, gauges of agents, gauges of swarms.
 ///
@@ -74,7 +77,16 @@ pub(crate) enum Command {
         tallystone query top-agents --metric-type success_rate --order desc --json")]
     Query(QueryArgs),
     /// Shows rows, bytes and time ranges by table and kind of file
-    Stats,
+    Stats(StatsArgs),
+    /// Seals, merges and expires now what would otherwise wait
+    Maintain(MaintainArgs),
+    /// Shows or sets how long rows stay
+    Retention(RetentionArgs),
+    /// Writes a copy that opens as a store, or brings an earlier one up to date
+    ///
+    /// The directory is absent, empty, or an earlier backup of the same store that nobody has
+    /// written to. Other processes may go on writing. To restore, open the directory.
+    Backup(BackupArgs),
     /// Describes a file of a store
     Inspect(InspectArgs),
     /// Checks every checksum of the store; changes nothing
@@ -407,6 +419,105 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    /// Show how maintenance stands instead
+    #[arg(long)]
+    pub(crate) health: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Active segments of this store that no process writes to, and small ones
+    Seal,
+    /// Days past the last tier, and the oldest where the store is too large
+    Expire,
+    /// Everything
+    All,
+}
+
+impl From<Work> for MaintenanceWork {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Seal => Self::Seal,
+            Work::Expire => Self::Expire,
+            Work::All => Self::All,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MaintainArgs {
+    /// What to do
+    #[arg(value_name = "WORK", default_value = "all")]
+    pub(crate) what: Work,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Believe the clock although it has jumped
+    #[arg(long)]
+    pub(crate) accept_clock: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RetentionArgs {
+    #[command(subcommand)]
+    pub(crate) what: RetentionWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionWhat {
+    /// Shows the rules
+    Show,
+    /// Sets rules; what is not named stays
+    ///
+    /// A day ages as a whole, from its end, and is in the first of the four tiers that it is not
+    /// older than. 0 days, and no more than a tier before, mean that a tier is skipped.
+    Set(SetArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SetArgs {
+    /// Only of this table [default: all]
+    #[arg(long, value_name = "task|agent|swarm", value_parser = table)]
+    pub(crate) table: Option<Table>,
+    /// Keep rows for ever
+    #[arg(
+        long,
+        conflicts_with_all = ["detailed_days", "archive_days", "hourly_days", "daily_days"],
+        required_unless_present_any = [
+            "detailed_days", "archive_days", "hourly_days", "daily_days", "max_bytes"
+        ]
+    )]
+    pub(crate) keep: bool,
+    /// Age up to which every row is kept as it is
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
+    pub(crate) detailed_days: Option<u32>,
+    /// Age up to which every row is kept in archives
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
+    pub(crate) archive_days: Option<u32>,
+    /// Age up to which sums and percentiles of hours are kept
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
+    pub(crate) hourly_days: Option<u32>,
+    /// Age up to which sums and percentiles of days are kept
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
+    pub(crate) daily_days: Option<u32>,
+    /// Size of the store above which the oldest days go, whatever their age
+    #[arg(long, value_name = "N|none", value_parser = max_bytes, allow_negative_numbers = true)]
+    pub(crate) max_bytes: Option<MaxBytes>,
+}
+
+/// A size, or any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MaxBytes(pub(crate) Option<u64>);
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    /// Directory of the backup
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// Compute summaries anew as well, and compare
     #[arg(long)]
@@ -424,6 +535,18 @@ pub(crate) struct ManArgs {
     /// Only the page of this command
     #[arg(value_name = "COMMAND")]
     pub(crate) command: Option<String>,
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("expected a number of days, 0 to {}", Tiers::DAYS_MAX))
+}
+
+fn max_bytes(text: &str) -> Result<MaxBytes, String> {
+    if text == "none" {
+        return Ok(MaxBytes(None));
+    }
+    let parsed = text.parse().map(|bytes| MaxBytes(Some(bytes)));
+    parsed.map_err(|_| "expected a number of bytes, or none".to_owned())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -10,6 +10,7 @@ mod failure;
 mod files;
 mod import;
 mod inspect;
+mod maintain;
 mod open;
 mod output;
 mod query;
@@ -47,7 +48,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Record(args) => record::run(globals, args),
         Command::Import(args) => import::run(globals, args),
         Command::Query(args) => query::run(globals, args),
-        Command::Stats => stats::run(globals),
+        Command::Stats(args) => stats::run(globals, args),
+        Command::Maintain(args) => maintain::run(globals, args),
+        Command::Retention(args) => maintain::retention(globals, args),
+        Command::Backup(args) => maintain::backup(globals, args),
         Command::Inspect(args) => inspect::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),
         Command::RebuildCatalog => verify::rebuild_catalog(globals),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use tallystone::Store;
+use tallystone::{Options, Store};
 
 use crate::failure::Failure;
 use crate::output::escape;
@@ -17,12 +17,17 @@ pub(crate) fn for_reading(dir: &Path) -> Result<Store, Failure> {
 /// For changes to a store that has to be there.
 pub(crate) fn existing(dir: &Path) -> Result<Store, Failure> {
     expect_store(dir)?;
-    noted(Store::open(dir)?)
+    noted(Store::open_with(dir, options())?)
 }
 
 /// For writing; the store is created in an absent or empty directory.
 pub(crate) fn for_writing(dir: &Path) -> Result<Store, Failure> {
-    noted(Store::open(dir)?)
+    noted(Store::open_with(dir, options())?)
+}
+
+/// A command lives too short to look after the store in the background.
+pub(crate) fn options() -> Options {
+    Options { maintenance: None, ..Options::default() }
 }
 
 fn expect_store(dir: &Path) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
         Some(dir) => expect_new(dir)?,
         None => free_name()?,
     };
-    let options = Options { durability: Durability::Os, buffer_rows: 8_192, ..Options::default() };
+    let options = Options { durability: Durability::Os, buffer_rows: 8_192, ..open::options() };
     let store = Store::open_with(&dir, options)?;
     store.keep_everything()?;
     let mut out = output::stdout();

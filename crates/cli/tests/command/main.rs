@@ -5,6 +5,7 @@
 mod damage;
 mod demo;
 mod import;
+mod maintain;
 mod query;
 mod record;
 mod support;
