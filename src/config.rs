@@ -37,6 +37,10 @@ pub enum ReadMode {
 pub enum MaintenanceWork {
     /// Seals what is active, also what dead processes left, and merges small segments.
     Seal,
+    /// Compacts partitions past `detailed_days` into archives.
+    Compact,
+    /// Rolls partitions up that are past `archive_days`, by hours or days.
+    RollUp,
     /// Lets partitions expire that are past the last tier, or too many for `max_bytes`.
     Expire,
     /// Everything.
@@ -49,6 +53,8 @@ impl MaintenanceWork {
     pub fn name(self) -> &'static str {
         match self {
             Self::Seal => "seal",
+            Self::Compact => "compact",
+            Self::RollUp => "rollup",
             Self::Expire => "expire",
             Self::All => "all",
         }

@@ -139,7 +139,7 @@ pub struct MaintenanceReport {
 pub struct TierChange {
     /// Name of the table.
     pub table: &'static str,
-    /// The tier that it came to: `detail` (sealed) or `gone`.
+    /// The tier that it came to: `detail` (sealed), `archive`, `hourly`, `daily` or `gone`.
     pub tier: &'static str,
     /// Files that were replaced.
     pub files: u64,
@@ -149,6 +149,9 @@ pub struct TierChange {
     pub rows: u64,
     /// Bytes of the files; they are free when the grace has passed.
     pub bytes: u64,
+    /// Bytes of the archives and rollups that stand for them; 0 for other tiers, and before
+    /// they are written.
+    pub bytes_after: u64,
     /// Earliest stamp of the rows.
     pub from: Option<Timestamp>,
     /// Latest stamp of the rows.
@@ -158,8 +161,9 @@ pub struct TierChange {
 impl TierChange {
     /// Nothing yet.
     pub(crate) fn new(table: &'static str, tier: &'static str) -> Self {
-        let (files, damaged_files, rows, bytes) = (0, 0, 0, 0);
-        Self { table, tier, files, damaged_files, rows, bytes, from: None, to: None }
+        let (files, damaged_files, rows, bytes, bytes_after) = (0, 0, 0, 0, 0);
+        let (from, to) = (None, None);
+        Self { table, tier, files, damaged_files, rows, bytes, bytes_after, from, to }
     }
 }
 

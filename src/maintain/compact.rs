@@ -31,6 +31,8 @@ pub(crate) struct Changed {
     pub(crate) bytes_before: u64,
     /// Bytes of the files that stand for them.
     pub(crate) bytes_after: u64,
+    /// Earliest and latest stamp of the rows.
+    pub(crate) stamps: Option<(i64, i64)>,
     /// One line per file that could not go in.
     pub(crate) notes: Vec<String>,
 }
@@ -60,7 +62,7 @@ impl Inputs {
             return Ok(inputs);
         }
         let counts = |facts: &&FileFacts| {
-            (facts.table, facts.partition) == place && !facts.is_replaced && facts.is_committed
+            (facts.table, facts.partition) == place && facts.counts()
         };
         for facts in files.iter().filter(counts) {
             let Content::Sealed(segment) = &facts.content else { continue };
@@ -160,6 +162,8 @@ impl Changed {
         self.inputs += inputs.len() as u64;
         self.rows += inputs.iter().map(|input| input.rows()).sum::<u64>();
         self.bytes_before += inputs.iter().map(|input| input.bytes()).sum::<u64>();
+        let stamps = inputs.iter().filter_map(|input| input.stamps()).chain(self.stamps);
+        self.stamps = stamps.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     }
 
     /// Damage that shows only when a file is read keeps its group as it is.

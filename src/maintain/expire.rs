@@ -1,4 +1,4 @@
-//! Expiry: a partition's files give way to tombstones (spec 6.7, 8.3).
+//! Expiry: a partition's files give way to tombstones (spec 6.8, 8.3).
 //!
 //! Owns the order of the steps: list what counts, take the lock of each active, list again,
 //! log the intent, write tombstones that replace exactly what was listed. The files go later,

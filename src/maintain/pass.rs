@@ -11,6 +11,7 @@ use crate::config::{MaintenanceRequest, MaintenanceWork};
 use crate::error::{ErrorKind, Result};
 use crate::format::id::{FileKind, Id};
 use crate::maintain::clock::{self, Verdict};
+use crate::maintain::compact;
 use crate::maintain::expire::{self, Doomed, Outcome};
 use crate::maintain::merge::{self, Reach};
 use crate::maintain::reconcile::{Books, Planned};
@@ -18,6 +19,7 @@ use crate::maintain::sweep::{self, Grace};
 use crate::maintain::tiers::{self, Tier};
 use crate::report::{MaintenanceReport, Postponed, TierChange};
 use crate::schema::Table;
+use crate::segment::Tier as Kept;
 use crate::segment::files::StoreRoot;
 use crate::snapshot::lister::{FileFacts, Lister};
 use crate::store_files::maintenance::MaintenanceLock;
@@ -64,7 +66,7 @@ impl Pass<'_> {
         let mut report = MaintenanceReport { dry_run, ..MaintenanceReport::default() };
         let sealed = match self.request.what {
             MaintenanceWork::Seal | MaintenanceWork::All => self.seal(before, &mut report),
-            MaintenanceWork::Expire => Ok(()),
+            MaintenanceWork::Compact | MaintenanceWork::RollUp | MaintenanceWork::Expire => Ok(()),
         };
         let fs = self.root.fs.as_ref();
         match self.age(Grace::Kept, &mut report) {
@@ -76,6 +78,10 @@ impl Pass<'_> {
             done => done?,
         }
         sealed?;
+        // After what expires has made room.
+        if report.refused.is_none() && self.request.what != MaintenanceWork::Seal {
+            self.cool(&mut report)?;
+        }
         if !dry_run {
             // Best effort: without the room for it, a later pass makes it.
             let _ = reserve::ensure_reserve(fs, &self.root.dir);
@@ -155,6 +161,9 @@ impl Pass<'_> {
         if report.refused.is_some() {
             return Ok(());
         }
+        if matches!(self.request.what, MaintenanceWork::Compact | MaintenanceWork::RollUp) {
+            return Ok(());
+        }
         let files = self.lister.files()?;
         let mut sizes: BTreeMap<Place, u64> = BTreeMap::new();
         // What is known to be missing may be all there was of a partition.
@@ -170,22 +179,64 @@ impl Pass<'_> {
         let mut going = BTreeSet::new();
         for (partition, index) in all {
             let table = Table::ALL[index];
-            let tier = tiers::target(rules.table(table), partition, reading.now);
-            // Each tier's own job belongs here.
-            match tier {
-                Tier::Gone => {
-                    going.insert((partition, index));
-                    let reason = format!("older than the last tier at {}", stamp(reading.now));
-                    self.expire_one(books, (table, partition), &reason, report)?;
-                }
-                // Whole rows answer where archives and rollups would.
-                Tier::Detail | Tier::Archive | Tier::Hourly | Tier::Daily => {}
+            if tiers::target(rules.table(table), partition, reading.now) == Tier::Gone {
+                going.insert((partition, index));
+                let reason = format!("older than the last tier at {}", stamp(reading.now));
+                self.expire_one(books, (table, partition), &reason, report)?;
             }
             if (self.stop)() {
                 return Ok(());
             }
         }
         self.shrink(books, rules, &sizes, &going, report)
+    }
+
+    /// Archives and rolls up what is due, the oldest first. The clock has been believed.
+    fn cool(&self, report: &mut MaintenanceReport) -> Result<()> {
+        let (root, lister, dry_run) = (self.root, self.lister, self.request.dry_run);
+        let mut books = Books::open(root, self.lock)?;
+        let rules = books.rules(root)?;
+        let files = lister.files()?;
+        let counting = files.iter().filter(|facts| facts.counts());
+        let places: BTreeSet<Place> =
+            counting.map(|facts| (facts.partition, facts.table.index())).collect();
+        let (archives, rollups) = match self.request.what {
+            MaintenanceWork::All => (true, true),
+            MaintenanceWork::Compact => (true, false),
+            MaintenanceWork::RollUp => (false, true),
+            MaintenanceWork::Seal | MaintenanceWork::Expire => return Ok(()),
+        };
+        for (partition, index) in places {
+            if (self.stop)() {
+                break;
+            }
+            let place = (Table::ALL[index], partition);
+            let tier = tiers::target(rules.table(place.0), partition, root.now());
+            let changed = match tier {
+                Tier::Archive if archives => compact::compact(root, lister, place, dry_run)?,
+                Tier::Hourly if rollups => {
+                    compact::roll_up_to(root, lister, place, Kept::Hourly, dry_run)?
+                }
+                Tier::Daily if rollups => {
+                    compact::roll_up_to(root, lister, place, Kept::Daily, dry_run)?
+                }
+                _ => continue,
+            };
+            report.notes.extend(changed.notes);
+            if changed.inputs > 0 {
+                let change = change_of(report, place.0, tier);
+                change.files += changed.inputs;
+                change.rows += changed.rows;
+                change.bytes += changed.bytes_before;
+                change.bytes_after += changed.bytes_after;
+                widen(change, changed.stamps);
+            }
+        }
+        if !dry_run {
+            books.reconcile(root, lister)?;
+        }
+        report.notes.append(&mut books.notes);
+        Ok(())
     }
 
     /// Lets the oldest partitions go until the store is no larger than it may be. One that is

@@ -161,10 +161,6 @@ pub(crate) enum Depth {
     All,
 }
 
-impl Depth {
-    /// All, the least first.
-    pub(crate) const EACH: [Self; 4] = [Self::Hours, Self::Digests, Self::Keys, Self::All];
-}
 
 /// Summaries that have been read, by how much of them.
 #[derive(Debug, Default)]

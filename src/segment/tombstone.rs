@@ -1,4 +1,4 @@
-//! Tombstones: what is left of files whose rows have expired (spec 6.7).
+//! Tombstones: what is left of files whose rows have expired (spec 6.8).
 //!
 //! Owns writing one and reading it. Which files it replaces, and when, is decided by
 //! maintenance.
@@ -139,7 +139,7 @@ fn footer_of(bytes: &[u8], header: &Header) -> Result<Footer> {
     let frame = FrameHeader::decode(rest, &header.uuid, offset)?;
     if frame.kind != FrameKind::Footer {
         let message = format!("a {:?} frame, expected the footer", frame.kind);
-        return Err(Error::corrupt("6.7", message));
+        return Err(Error::corrupt("6.8", message));
     }
     let payload = rest.get(FRAME_HEADER_BYTES..).unwrap_or_default();
     let payload = payload.get(..frame.padded_len()).unwrap_or_default();
@@ -211,7 +211,7 @@ fn write_and_read_back(
     if found.header == *header && found.is_whole() {
         return Ok(());
     }
-    Err(Error::corrupt("6.7", "what was written is not what is read back").with_path(file.path()))
+    Err(Error::corrupt("6.8", "what was written is not what is read back").with_path(file.path()))
 }
 
 /// The whole file: header, footer, trailer.
