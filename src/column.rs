@@ -4,6 +4,7 @@
 //! 0.0, false, "") in its place, so that kernels need no branch; the validity bitmap
 //! says which rows those are.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::schema::{ColumnType, Schema};
@@ -273,6 +274,20 @@ impl Strings {
         kept
     }
 
+    /// Position of `text`, where the strings rise.
+    pub(crate) fn find_sorted(&self, text: &str) -> Option<u32> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.get(middle).cmp(text) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return u32::try_from(middle).ok(),
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+
     /// Each string in turn.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> + '_ {
         (0..self.len()).map(|index| self.get(index))
@@ -357,6 +372,29 @@ impl Column {
                 Values::Text(Strings::new())
             }
         })
+    }
+
+    /// One row of each of some columns of the type, in the order given; texts are copied.
+    pub(crate) fn of_rows<'a>(
+        kind: ColumnType,
+        rows: impl Iterator<Item = (&'a Self, usize)> + Clone,
+    ) -> Self {
+        let cells = rows.clone();
+        let values = match kind {
+            ColumnType::Timestamp | ColumnType::Int => Values::Int(
+                cells.map(|(column, row)| column.int(row).unwrap_or_default()).collect(),
+            ),
+            ColumnType::Float => Values::Float(
+                cells.map(|(column, row)| column.float(row).unwrap_or_default()).collect(),
+            ),
+            ColumnType::Bool => Values::Bool(
+                cells.map(|(column, row)| column.bool(row).unwrap_or_default()).collect(),
+            ),
+            ColumnType::Dimension | ColumnType::Text | ColumnType::Json => Values::Text(
+                cells.map(|(column, row)| column.text(row).unwrap_or_default()).collect(),
+            ),
+        };
+        Self::with_validity(values, rows.map(|(column, row)| column.is_valid(row)).collect())
     }
 
     /// Number of rows.

@@ -172,7 +172,7 @@ impl Source {
                 _ => None,
             };
             codes.push(match dictionary {
-                Some(dictionary) => Some(find_sorted(&dictionary, text)?),
+                Some(dictionary) => Some(dictionary.find_sorted(text)?),
                 None => None,
             });
         }
@@ -537,21 +537,6 @@ impl Source {
         }
         Some((ranges, dense))
     }
-}
-
-/// Position of a text in a sorted dictionary.
-fn find_sorted(dictionary: &Strings, text: &str) -> Option<u32> {
-    let mut low = 0;
-    let mut high = dictionary.len();
-    while low < high {
-        let middle = low.midpoint(high);
-        match dictionary.get(middle).cmp(text) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return u32::try_from(middle).ok(),
-            std::cmp::Ordering::Greater => high = middle,
-        }
-    }
-    None
 }
 
 /// Runs of the cells by block and first row; `None` unless they account for all rows.

@@ -24,9 +24,10 @@ use crate::query::answer::Page;
 use crate::query::cursor::{Place, RowKey};
 use crate::query::filter::{Filter, Limit};
 use crate::query::plan::{Ledger, Map, Question, Shape, Source};
-use crate::query::scan::{scan_block, unexpected};
+use crate::query::scan::{local, scan_block, unexpected};
 use crate::row::{AgentRow, Row, SwarmRow, TaskRow};
 use crate::schema::{Schema, Table, gauge, task};
+use crate::segment::{Depth, TopRows};
 use crate::selection::Selection;
 use crate::snapshot::Snapshot;
 use crate::time::{TimeRange, Timestamp};
@@ -41,11 +42,15 @@ pub(crate) struct Candidate {
     pub(crate) key: i64,
     /// Position among the sources.
     pub(crate) source: u32,
-    /// Its block.
+    /// Its block, or [`LISTED`].
     pub(crate) block: u32,
-    /// Its row in the block.
+    /// Its row in the block; of a listed one, its place in the list.
     pub(crate) row: u32,
 }
+
+/// Stands for the block of a candidate whose columns are in its segment's list of the
+/// largest rows: all but JSON text.
+pub(crate) const LISTED: u32 = u32::MAX;
 
 /// The largest few of many candidates, and all that equal the least of them.
 pub(crate) struct Best {
@@ -134,8 +139,8 @@ impl<'a> Reader<'a> {
         Self { schema, sources, blocks: Map::default() }
     }
 
-    /// Reads columns of the rows of the candidates, where that was not done; false if one
-    /// of their blocks is damaged. Looks at all of them in any case.
+    /// Reads columns of the rows of the candidates, where that was not done and they are not
+    /// listed; false if one of their blocks is damaged. Looks at all of them in any case.
     pub(crate) fn load(
         &mut self,
         ledger: &mut Ledger,
@@ -143,7 +148,7 @@ impl<'a> Reader<'a> {
         columns: &[usize],
     ) -> Result<bool> {
         let mut wanted: Map<(u32, u32), Vec<u32>> = Map::default();
-        for candidate in candidates {
+        for candidate in candidates.into_iter().filter(|candidate| candidate.block != LISTED) {
             wanted.entry((candidate.source, candidate.block)).or_default().push(candidate.row);
         }
         let mut whole = true;
@@ -191,9 +196,30 @@ impl<'a> Reader<'a> {
     /// The loaded columns of a candidate's block, and its row in them; those not loaded are
     /// `None`.
     pub(crate) fn place(&self, candidate: Candidate) -> (&[Option<Column>], usize) {
+        if candidate.block == LISTED {
+            return (&self.list(candidate).columns, candidate.row as usize);
+        }
         let loaded = &self.blocks[&(candidate.source, candidate.block)];
         let row = loaded.rows.binary_search(&candidate.row).expect("loaded before it is used");
         (&loaded.columns, row)
+    }
+
+    /// The list that a listed candidate is in.
+    fn list(&self, candidate: Candidate) -> &'a TopRows {
+        let summaries = self.sources[candidate.source as usize].summaries(Depth::All);
+        &summaries.expect("who is listed has a list").top
+    }
+
+    /// The candidate as a row of its block.
+    fn in_block(&self, candidate: Candidate) -> Candidate {
+        if candidate.block != LISTED {
+            return candidate;
+        }
+        let row = self.list(candidate).rows[candidate.row as usize].row;
+        let blocks = self.sources[candidate.source as usize].segment.blocks();
+        let block = blocks.partition_point(|block| block.first_row <= row) - 1;
+        let row = narrow(local(row - blocks[block].first_row));
+        Candidate { block: narrow(block), row, ..candidate }
     }
 
     fn column(&self, candidate: Candidate, column: usize) -> (&Column, usize) {
@@ -274,6 +300,10 @@ impl<'a> Reader<'a> {
             }
         }
         let rest: Vec<usize> = rest(self.schema).collect();
+        for run in &equal {
+            let run = &mut candidates[run.clone()];
+            run.iter_mut().for_each(|row| *row = self.in_block(*row));
+        }
         let rows = equal.iter().flat_map(|run| candidates[run.clone()].iter().copied());
         if !self.load(ledger, rows, &rest)? {
             return Ok(false);

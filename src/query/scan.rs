@@ -83,7 +83,8 @@ pub(crate) fn for_each_block(
     Ok(())
 }
 
-fn local(row: u64) -> usize {
+/// A row counted from the first of its block.
+pub(crate) fn local(row: u64) -> usize {
     usize::try_from(row).expect("a block has fewer than 2^32 rows")
 }
 

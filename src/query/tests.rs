@@ -18,7 +18,7 @@ use crate::format::order::float_key;
 use crate::fs::Bytes;
 use crate::segment::{
     BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Segment,
-    SegmentDamage, SegmentKey, Summaries, TopRow, UseChunk,
+    SegmentDamage, SegmentKey, Summaries, TopRow, TopRows, UseChunk,
 };
 use crate::sketch::digest::Digest;
 use crate::snapshot::{AnswerCache, FileDamage, View};
@@ -320,6 +320,13 @@ impl MemorySegment {
             .collect();
         top.sort_by_key(|top| std::cmp::Reverse(top.order_key));
         top.truncate(kept.top);
+        let of_top: Vec<&Row> = top.iter().map(|top| rows[top.row as usize]).collect();
+        let columns = schema.columns.iter().enumerate().map(|(column, kept)| {
+            let dictionary = self.dictionaries[column].as_ref();
+            (kept.kind != ColumnType::Json)
+                .then(|| column_of(table, column, &of_top, dictionary, false))
+        });
+        let top = TopRows { columns: columns.collect(), rows: top };
         let digests = digests_of(table, rows, kept.digests);
         Summaries { total: cell_of(table, rows), digests, hours, keys, key_digests, top }
     }
@@ -799,11 +806,49 @@ fn summaries_answer_without_reading_rows() {
         snapshot.summary_stats(Percentile::Estimate, filter).unwrap();
         snapshot.aggregate_by_key(Table::Task, field, "agent_id", filter).unwrap();
     }
-    assert_eq!(*segment.reads.lock().unwrap(), 0);
-
     let slowest = snapshot.slowest_tasks(&all).unwrap();
     assert_eq!(slowest.rows.len(), 10);
-    assert_eq!(slowest.plan.blocks_pruned.count, 0, "nothing but the listed rows is looked at");
+    assert_eq!(slowest.plan.blocks_pruned.count, 0, "nothing but the list is looked at");
+    assert_eq!(*segment.reads.lock().unwrap(), 0);
+}
+
+#[test]
+fn rows_that_differ_in_metadata_alone_are_read_to_be_ordered() {
+    let mut rows = plain_tasks(1000);
+    let slow = |metadata: &str, task_id: &str| {
+        Row::Task(TaskRow {
+            timestamp: Timestamp::from_micros(START).unwrap(),
+            task_id: task_id.to_owned(),
+            agent_id: NAMES[0].to_owned(),
+            duration_ms: Some(5000),
+            tokens_used: Some(1),
+            success: true,
+            metadata: Some(metadata.to_owned()),
+        })
+    };
+    rows.extend(["[1]", "[2]", "[3]"].map(|metadata| slow(metadata, "equal")));
+    let borrowed: Vec<&Row> = rows.iter().collect();
+    let build =
+        |rows: &[&Row]| Arc::new(MemorySegment::sealed(Table::Task, 1, rows, 360, EVERYTHING));
+    let segment = build(&borrowed);
+    let snapshot = Snapshot::new(one(Arc::clone(&segment)));
+    let model: ReferenceModel = rows.iter().cloned().collect();
+    for limit in [1, 2, 5] {
+        let filter = Filter::new().limit(limit);
+        assert_eq!(snapshot.slowest_tasks(&filter).unwrap().rows, model.slowest_tasks(&filter));
+    }
+    assert!(*segment.reads.lock().unwrap() > 0);
+
+    // Ids that differ are in the list.
+    rows.truncate(1000);
+    rows.extend(["a", "c", "b"].map(|id| slow("[]", id)));
+    let borrowed: Vec<&Row> = rows.iter().collect();
+    let segment = build(&borrowed);
+    let snapshot = Snapshot::new(one(Arc::clone(&segment)));
+    let model: ReferenceModel = rows.iter().cloned().collect();
+    let filter = Filter::new().limit(2);
+    assert_eq!(snapshot.slowest_tasks(&filter).unwrap().rows, model.slowest_tasks(&filter));
+    assert_eq!(*segment.reads.lock().unwrap(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::query::answer::{AgentSummary, SlowTask};
 use crate::query::filter::{Filter, Limit, Order, TopBy};
 use crate::query::keyed::Group;
 use crate::query::plan::{Ledger, Question, Source};
-use crate::query::rows::{Best, Candidate, Reader, narrow};
+use crate::query::rows::{Best, Candidate, LISTED, Reader, narrow};
 use crate::query::scan::{key_at, scan_block};
 use crate::schema::task;
 use crate::segment::{Depth, TopRow};
@@ -163,15 +163,15 @@ fn slowest_rows(
     wanted: Option<usize>,
 ) -> Result<Vec<Candidate>> {
     // Where rows cannot be read, others that are not listed may have to take their place.
-    let list = |(number, source): (usize, &Source)| match ledger.has_damage(source) {
+    let list = |number: usize| match ledger.has_damage(&sources[number]) {
         true => None,
-        false => Listed::of(question, number, source),
+        false => Listed::of(question, number, &sources[number]),
     };
-    let listed: Vec<Option<Listed>> = sources.iter().enumerate().map(list).collect();
+    let listed: Vec<Option<Listed<'_>>> = (0..sources.len()).map(list).collect();
     // A lower bound of the last duration wanted, from the lists alone.
     let mut floor = Best::new(wanted);
     for listed in listed.iter().flatten() {
-        listed.rows.iter().for_each(|row| floor.push(*row));
+        listed.rows().take(wanted.unwrap_or(usize::MAX)).for_each(|row| floor.push(row));
     }
     let floor = wanted.and_then(|wanted| {
         let rows = floor.finish();
@@ -183,7 +183,8 @@ fn slowest_rows(
         match listed.filter(|listed| listed.decides(floor)) {
             Some(listed) => {
                 ledger.plan.summarised.add(source.segment.rows(), 0);
-                listed.rows.iter().for_each(|row| best.push(*row));
+                let reaches = |row: &Candidate| floor.is_none_or(|floor| row.key >= floor);
+                listed.rows().take_while(reaches).for_each(|row| best.push(row));
             }
             None => {
                 for (block, info) in source.segment.blocks().iter().enumerate() {
@@ -221,24 +222,35 @@ fn slowest_rows(
 }
 
 /// The rows with the largest values of a segment all of whose rows are meant.
-struct Listed {
-    rows: Vec<Candidate>,
+struct Listed<'a> {
+    source: u32,
+    top: &'a [TopRow],
     /// All rows with a larger value are listed; `None` if all rows with any are.
     above: Option<i64>,
 }
 
-impl Listed {
-    fn of(question: &Question, number: usize, source: &Source) -> Option<Self> {
+impl<'a> Listed<'a> {
+    fn of(question: &Question, number: usize, source: &'a Source) -> Option<Self> {
         if !question.is_plain() || !source.covered {
             return None;
         }
         let summaries = source.summaries(Depth::Keys)?;
         let count = summaries.total.measures.first()?.count();
-        let above = summaries.top.last().map(|last| last.order_key);
-        let above = if summaries.top.len() as u64 == count { None } else { Some(above?) };
-        let rows =
-            summaries.top.iter().map(|top| place(source, number, *top)).collect::<Option<_>>()?;
-        Some(Self { rows, above })
+        let top = summaries.top.rows.as_slice();
+        let above = top.last().map(|last| last.order_key);
+        let above = if top.len() as u64 == count { None } else { Some(above?) };
+        Some(Self { source: narrow(number), top, above })
+    }
+
+    /// The rows, largest first.
+    fn rows(&self) -> impl Iterator<Item = Candidate> {
+        let source = self.source;
+        (0..).zip(self.top).map(move |(row, top)| Candidate {
+            key: top.order_key,
+            source,
+            block: LISTED,
+            row,
+        })
     }
 
     /// Whether all rows that reach the floor are listed.
@@ -249,17 +261,4 @@ impl Listed {
             (Some(_), None) => false,
         }
     }
-}
-
-/// Where a listed row lies.
-fn place(source: &Source, number: usize, top: TopRow) -> Option<Candidate> {
-    let blocks = source.segment.blocks();
-    let block = blocks.partition_point(|block| block.first_row <= top.row).checked_sub(1)?;
-    let row = u32::try_from(top.row - blocks[block].first_row).ok()?;
-    (row < blocks[block].rows).then_some(Candidate {
-        key: top.order_key,
-        source: narrow(number),
-        block: narrow(block),
-        row,
-    })
 }

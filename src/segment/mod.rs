@@ -278,9 +278,19 @@ pub(crate) struct Summaries {
     pub(crate) keys: Vec<Vec<KeyCell>>,
     /// Per level, per key: one digest per measure, where kept.
     pub(crate) key_digests: Vec<Vec<Vec<Option<Arc<Digest>>>>>,
-    /// Positions of the rows with the largest values of the first measure, largest first,
-    /// and those values' order keys. All rows whose value is above the last one's are in.
-    pub(crate) top: Vec<TopRow>,
+    /// The rows with the largest values of the first measure, largest first. All rows whose
+    /// value is above the last one's are in.
+    pub(crate) top: TopRows,
+}
+
+/// Some rows with the largest values, and what is in them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TopRows {
+    /// The rows.
+    pub(crate) rows: Vec<TopRow>,
+    /// Per column of the schema: its values in those rows; `None` for JSON text, which is
+    /// not kept.
+    pub(crate) columns: Vec<Option<Column>>,
 }
 
 /// A row with one of the largest values.

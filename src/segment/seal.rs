@@ -29,7 +29,7 @@ use crate::segment::order::OrderedRows;
 use crate::segment::sealed::SealedSegment;
 use crate::segment::sections;
 use crate::segment::summarise::{Grain, Summariser};
-use crate::segment::{Segment, Summaries};
+use crate::segment::{Segment, Summaries, TopRows};
 use crate::sketch::membership::Membership;
 use crate::time::Partition;
 
@@ -341,7 +341,10 @@ const OMISSIONS: [Omission; 8] = [
         },
         sections: &[IndexSection::Keys],
     },
-    Omission { take: |summaries| summaries.top.clear(), sections: &[IndexSection::Top] },
+    Omission {
+        take: |summaries| summaries.top = TopRows::default(),
+        sections: &[IndexSection::Top],
+    },
     Omission {
         take: |summaries| {
             let finest = summaries.keys.iter().rposition(|keys| !keys.is_empty());

@@ -347,14 +347,19 @@ impl SealedSegment {
         }
     }
 
-    /// Reads and checks a dictionary or a section.
-    fn table_of(&self, entry: &(u64, FrameEntry), kinds: &[ColumnType]) -> Result<Vec<Column>> {
+    /// Reads and checks a dictionary or a section, whose codes refer to `dictionaries`.
+    fn table_of(
+        &self,
+        entry: &(u64, FrameEntry),
+        kinds: &[ColumnType],
+        dictionaries: &[Option<Arc<Strings>>],
+    ) -> Result<Vec<Column>> {
         let frame = self.frame(entry)?;
         let source = self.source()?;
         let start = frame.offset + FRAME_HEADER_BYTES as u64;
         let payload = source.read(start..start + u64::from(frame.payload_len))?;
         source.populate(&payload)?;
-        parse_block(&frame, &payload, kinds, &[])
+        parse_block(&frame, &payload, kinds, dictionaries)
     }
 
     fn at(&self, error: Error) -> Error {
@@ -414,7 +419,7 @@ impl SealedSegment {
         let sub = u8::try_from(column).unwrap_or(u8::MAX);
         let mut error = None;
         for entry in self.frames.find(FrameKind::Dictionary, sub) {
-            match self.table_of(entry, &[ColumnType::Text]).and_then(dictionary_of) {
+            match self.table_of(entry, &[ColumnType::Text], &[]).and_then(dictionary_of) {
                 Ok(strings) => {
                     let loaded = Some(Arc::new(strings));
                     return Ok(self.dictionaries[column].get_or_init(|| loaded).clone());
@@ -630,7 +635,10 @@ impl SealedSegment {
 impl SectionSource for SealedSegment {
     fn section(&self, section: IndexSection) -> Option<Vec<Column>> {
         let entry = self.frames.find(FrameKind::Index, section.tag()).next()?;
-        let columns = self.table_of(entry, &sections::kinds(section, self.schema));
+        let dictionary = |column: Option<usize>| self.load_dictionary(column?).ok().flatten();
+        let dictionaries: Vec<_> =
+            sections::table_columns(section, self.schema).into_iter().map(dictionary).collect();
+        let columns = self.table_of(entry, &sections::kinds(section, self.schema), &dictionaries);
         columns.map_err(|error| self.broken(section, error)).ok()
     }
 
@@ -726,14 +734,14 @@ impl Segment for SealedSegment {
             return self.members().is_none_or(|members| members.contains(text));
         }
         match self.dictionary(column) {
-            Ok(Some(dictionary)) => code_of(&dictionary, text).is_some(),
+            Ok(Some(dictionary)) => dictionary.find_sorted(text).is_some(),
             Ok(None) | Err(_) => true,
         }
     }
 
     fn block_might_contain(&self, block: usize, column: usize, text: &str) -> bool {
         if let Ok(Some(dictionary)) = self.dictionary(column) {
-            let Some(code) = code_of(&dictionary, text) else { return false };
+            let Some(code) = dictionary.find_sorted(text).map(i64::from) else { return false };
             return self.zone(block, column).is_none_or(|(min, max)| (min..=max).contains(&code));
         }
         let kind = self.schema.columns[column].kind;
@@ -784,20 +792,6 @@ impl Segment for SealedSegment {
     fn damage(&self) -> Vec<SegmentDamage> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Position of a text in a sorted dictionary.
-fn code_of(dictionary: &Strings, text: &str) -> Option<i64> {
-    let (mut low, mut high) = (0, dictionary.len());
-    while low < high {
-        let middle = low.midpoint(high);
-        if dictionary.get(middle) < text {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    (low < dictionary.len() && dictionary.get(low) == text).then(|| i64::try_from(low).ok())?
 }
 
 /// The dictionary of its table: one column without nulls, each text above the one before.

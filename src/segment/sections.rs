@@ -8,16 +8,17 @@
 use std::sync::Arc;
 
 use crate::column::{Bitmap, Column, Values};
-use crate::encoding::Effort;
+use crate::encoding::{Effort, TextScope};
 use crate::error::{Error, Result};
 use crate::format::directory::ChunkEntry;
 use crate::format::frame::IndexSection;
 use crate::limits::FRAME_ROWS_MAX;
 use crate::schema::{ColumnType, Schema};
 use crate::segment::frames::BlockFrame;
-use crate::segment::summarise::{empty_cell, merge_cell};
+use crate::segment::summarise::{empty_cell, kept_columns, merge_cell, order_key};
 use crate::segment::{
-    BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, Tier, TopRow,
+    BlockInfo, Cell, Depth, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, Tier,
+    TopRow, TopRows,
 };
 use crate::sketch::digest::Digest;
 use crate::sketch::membership::Membership;
@@ -63,8 +64,20 @@ pub(crate) fn kinds(section: IndexSection, schema: &Schema) -> Vec<ColumnType> {
             [[INT; 6].as_slice(), &[FLOAT; 3]].concat()
         }
         IndexSection::Centroids | IndexSection::KeyCentroids => vec![FLOAT, INT],
-        IndexSection::Top => vec![INT; 2],
+        IndexSection::Top => {
+            let kept = kept_columns(schema).map(|column| schema.columns[column].kind);
+            [INT; 2].into_iter().chain(kept).collect()
+        }
         IndexSection::Last => vec![INT; 5],
+    }
+}
+
+/// For each column of a section: the column of the table whose values it holds as a block
+/// does; empty where there is none.
+pub(crate) fn table_columns(section: IndexSection, schema: &Schema) -> Vec<Option<usize>> {
+    match section {
+        IndexSection::Top => [None; 2].into_iter().chain(kept_columns(schema).map(Some)).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -106,7 +119,7 @@ pub(crate) fn encode_summaries(
         IndexSection::Centroids => centroids_table(&digests_of(summaries)),
         IndexSection::KeyDigests => digests_table(&key_digests_of(summaries)),
         IndexSection::KeyCentroids => centroids_table(&key_digests_of(summaries)),
-        IndexSection::Top => top_table(summaries),
+        IndexSection::Top => top_table(schema, &summaries.top),
         IndexSection::Last => last_table(summaries),
         IndexSection::Zones | IndexSection::Members => Vec::new(),
     };
@@ -115,7 +128,15 @@ pub(crate) fn encode_summaries(
 
 fn encode_table(columns: &[Column], effort: Effort) -> Result<Option<BlockFrame>> {
     match columns.first().map_or(0, Column::len) {
-        1..=FRAME_ROWS_MAX => BlockFrame::encode(columns, &[], effort).map(Some),
+        1..=FRAME_ROWS_MAX => {
+            // Where a section has codes, they are those of the table's column.
+            let scope = |column: &Column| match column.values {
+                Values::Coded { .. } => TextScope::Segment,
+                _ => TextScope::Local,
+            };
+            let scopes: Vec<TextScope> = columns.iter().map(scope).collect();
+            BlockFrame::encode(columns, &scopes, effort).map(Some)
+        }
         _ => Ok(None),
     }
 }
@@ -672,17 +693,31 @@ fn digest_place<'a>(
     }
 }
 
-fn top_table(summaries: &Summaries) -> Vec<Column> {
-    let mut rows = Ints::<2>::new();
-    summaries.top.iter().for_each(|top| rows.push([top.order_key, stored(top.row)]));
-    rows.finish()
+fn top_table(schema: &Schema, top: &TopRows) -> Vec<Column> {
+    let mut places = Ints::<2>::new();
+    top.rows.iter().for_each(|top| places.push([top.order_key, stored(top.row)]));
+    let mut columns = places.finish();
+    columns.extend(kept_columns(schema).filter_map(|column| top.columns.get(column)?.clone()));
+    columns
 }
 
-fn read_top(columns: &[Column], facts: &Facts<'_>) -> Result<Vec<TopRow>> {
+fn read_top(columns: &[Column], facts: &Facts<'_>) -> Result<TopRows> {
+    let schema = facts.schema;
     let table = Rows::new(columns);
+    let mut kept = vec![None; schema.columns.len()];
+    for (column, values) in kept_columns(schema).zip(columns.iter().skip(2)) {
+        if !schema.columns[column].nullable && values.null_count() > 0 {
+            return Err(corrupt(format!("column {column} has nulls")));
+        }
+        kept[column] = Some(values.clone());
+    }
+    let measure = schema.measures.first().and_then(|measure| kept[*measure].as_ref());
     let mut top: Vec<TopRow> = Vec::with_capacity(table.len());
     for row in 0..table.len() {
         let next = TopRow { order_key: table.int(0, row)?, row: table.count(1, row)? };
+        if measure.and_then(|measure| order_key(measure, row)) != Some(next.order_key) {
+            return Err(corrupt("the value of a largest row is another"));
+        }
         let falls = top.last().is_none_or(|last| {
             last.order_key > next.order_key
                 || (last.order_key == next.order_key && last.row < next.row)
@@ -692,7 +727,7 @@ fn read_top(columns: &[Column], facts: &Facts<'_>) -> Result<Vec<TopRow>> {
         }
         top.push(next);
     }
-    Ok(top)
+    Ok(TopRows { rows: top, columns: kept })
 }
 
 /// Where sections are read from.
@@ -723,7 +758,7 @@ fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summari
         hours,
         keys: vec![Vec::new(); schema.keys.len()],
         key_digests: vec![Vec::new(); schema.keys.len()],
-        top: Vec::new(),
+        top: TopRows::default(),
     })
 }
 
@@ -926,6 +961,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::column::Strings;
     use crate::format::frame::{FrameHeader, FrameKind};
     use crate::format::id::Id;
     use crate::schema::Table;
@@ -969,7 +1005,11 @@ mod tests {
         }
     }
 
-    fn through_bytes(frame: &mut BlockFrame, kinds: &[ColumnType]) -> Vec<Column> {
+    fn through_bytes(
+        frame: &mut BlockFrame,
+        kinds: &[ColumnType],
+        dictionaries: &[Option<Arc<Strings>>],
+    ) -> Vec<Column> {
         let uuid = Id::from_bytes([3; 16]);
         let place = FramePlace {
             kind: FrameKind::Index,
@@ -981,7 +1021,7 @@ mod tests {
         };
         let (_, bytes) = frame.place(&place).unwrap();
         let header = FrameHeader::decode(bytes, &uuid, 8192).unwrap();
-        parse_block(&header, &bytes[96..], kinds, &[]).unwrap()
+        parse_block(&header, &bytes[96..], kinds, dictionaries).unwrap()
     }
 
     fn sample(batch: &crate::column::Batch) -> Sample {
@@ -1003,11 +1043,15 @@ mod tests {
         let mut source = Source::default();
         for section in IndexSection::ALL {
             if let Some(mut frame) = encode_summaries(section, schema, &summaries, Effort::Seal).unwrap() {
-                let columns = through_bytes(&mut frame, &kinds(section, schema));
+                let dictionaries: Vec<_> = table_columns(section, schema)
+                    .into_iter()
+                    .map(|column| rows.dictionaries()[column?].clone())
+                    .collect();
+                let columns = through_bytes(&mut frame, &kinds(section, schema), &dictionaries);
                 source.columns.insert(section, columns);
             }
         }
-        let entries = |dictionary: &Option<Arc<crate::column::Strings>>| {
+        let entries = |dictionary: &Option<Arc<Strings>>| {
             dictionary.as_ref().map(|dictionary| dictionary.len())
         };
         let dictionaries = rows.dictionaries().iter().map(entries).collect();
@@ -1039,6 +1083,46 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_largest_rows_that_breaks_a_rule_is_left_out() {
+        const TASK_ID: usize = 3;
+        type Change = fn(&mut [Column]);
+        let sample = sample(&tasks(3000, 3, 36));
+        let list = &sample.source.columns[&IndexSection::Top];
+        let changes: [(&str, Change); 5] = [
+            ("the value is not the row's", |list| set_int(&mut list[0], 4, i64::MAX)),
+            ("nor is it without one", |list| {
+                let valid = (0..list[5].len()).map(|row| row != 2).collect();
+                list[5] = Column::with_validity(list[5].values.clone(), valid);
+            }),
+            ("rows are where there are none", |list| set_int(&mut list[1], 127, 3000)),
+            ("a null where none can be", |list| {
+                let valid = (0..list[TASK_ID].len()).map(|row| row != 2).collect();
+                list[TASK_ID] = Column::with_validity(list[TASK_ID].values.clone(), valid);
+            }),
+            ("rows do not fall", |list| {
+                let rows: Vec<u32> = (0..128).rev().collect();
+                list.iter_mut().for_each(|column| *column = column.gather(&rows));
+            }),
+        ];
+        for (what, change) in changes {
+            let mut columns = list.clone();
+            change(&mut columns);
+            let mut source = Source { columns: sample.source.columns.clone(), ..Source::default() };
+            source.columns.insert(IndexSection::Top, columns);
+            let read = decode_summaries(&sample.facts(), &source).unwrap();
+            assert!(read.top.rows.is_empty() && read.top.columns.is_empty(), "{what}");
+            assert_eq!(*source.broken.borrow(), [IndexSection::Top], "{what}");
+        }
+    }
+
+    fn set_int(column: &mut Column, row: usize, value: i64) {
+        match &mut column.values {
+            Values::Int(values) => values[row] = value,
+            _ => panic!("not integers"),
+        }
+    }
+
+    #[test]
     fn zones_and_members_round_trip() {
         let chunk = |nulls, len, zone| ChunkEntry { offset: 0, len, crc: 0, nulls, zone };
         let block = |first: i64| {
@@ -1048,7 +1132,7 @@ mod tests {
         let stored = [block(0), block(-7)];
         let mut frame = encode_zones(&stored, Effort::Seal).unwrap().unwrap();
         let schema = Table::Agent.schema();
-        let columns = through_bytes(&mut frame, &kinds(IndexSection::Zones, schema));
+        let columns = through_bytes(&mut frame, &kinds(IndexSection::Zones, schema), &[]);
         let info = BlockInfo { first_row: 0, rows: 5, min_ts: 0, max_ts: 0 };
         let blocks = [info, BlockInfo { first_row: 5, ..info }];
         let facts = Facts { schema, blocks: &blocks, rows: 10, dictionaries: Vec::new() };
@@ -1065,7 +1149,7 @@ mod tests {
         let mut members = Membership::with_capacity(3);
         ["a", "b", "c"].iter().for_each(|key| members.insert(key));
         let mut frame = encode_members(&members, Effort::Seal).unwrap().unwrap();
-        let columns = through_bytes(&mut frame, &kinds(IndexSection::Members, schema));
+        let columns = through_bytes(&mut frame, &kinds(IndexSection::Members, schema), &[]);
         assert_eq!(decode_members(&columns).unwrap(), members);
     }
 

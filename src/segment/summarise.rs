@@ -16,7 +16,9 @@ use hashbrown::HashMap;
 use crate::column::{Bitmap, Column, Strings, Values, extremes};
 use crate::format::order::{float_from_key, float_key};
 use crate::schema::{ColumnType, Schema};
-use crate::segment::{Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, TopRow};
+use crate::segment::{
+    Cell, HourCell, KeyCell, KeyHourCell, KeyRun, LastValue, Summaries, TopRow, TopRows,
+};
 use crate::sketch::digest::Digest;
 use crate::sketch::stats::{Number, Stats, Sum};
 use crate::time::MICROS_PER_HOUR;
@@ -114,6 +116,7 @@ pub(crate) struct Summariser {
     /// Per hour and measure: where its values lie.
     value_ranges: Vec<Vec<Range<usize>>>,
     top: Top,
+    dictionaries: Vec<Option<Arc<Strings>>>,
     blocks: u32,
     rows: u64,
 }
@@ -140,6 +143,7 @@ impl Summariser {
             values: vec![Vec::new(); schema.measures.len()],
             value_ranges: Vec::new(),
             top: Top::default(),
+            dictionaries: dictionaries.to_vec(),
             blocks: 0,
             rows: 0,
         }
@@ -165,9 +169,7 @@ impl Summariser {
         for level in self.levels.iter_mut().flatten() {
             level.add_runs(self.blocks);
         }
-        if let Some(measure) = self.schema.measures.first() {
-            self.top.add(&columns[*measure], self.rows);
-        }
+        self.top.add(self.schema, columns, self.rows);
         self.blocks += 1;
         self.rows += stamps.len() as u64;
     }
@@ -260,7 +262,8 @@ impl Summariser {
             sort_keys(values, true, &mut room);
             digests.push(digest_of(values, floats[measure], grain));
         }
-        Summaries { total, digests, hours: self.hours, keys, key_digests, top: self.top.finish() }
+        let top = self.top.finish(&self.dictionaries);
+        Summaries { total, digests, hours: self.hours, keys, key_digests, top }
     }
 }
 
@@ -376,7 +379,8 @@ pub(crate) fn differences(stored: &Summaries, fresh: &Summaries) -> Vec<String> 
     };
     expect(cells_agree(&stored.total, &fresh.total), "the total".to_owned());
     expect(digests_agree(&stored.digests, &fresh.digests), "a digest".to_owned());
-    expect(stored.top.is_empty() || stored.top == fresh.top, "the list of largest rows".to_owned());
+    let top = stored.top.rows.is_empty() || tops_agree(&stored.top, &fresh.top);
+    expect(top, "the list of largest rows".to_owned());
     expect(stored.hours.len() == fresh.hours.len(), "the number of hours".to_owned());
     for (hour, other) in stored.hours.iter().zip(&fresh.hours) {
         let place = (hour.hour, hour.first_row) == (other.hour, other.first_row);
@@ -773,43 +777,95 @@ pub(crate) fn newer(a: &LastValue, b: &LastValue) -> bool {
     (a.timestamp, a.order_key) > (b.timestamp, b.order_key)
 }
 
-/// The rows with the largest values so far.
-#[derive(Default)]
-struct Top {
-    rows: Vec<TopRow>,
-    /// The value that a row must exceed, once there are enough rows.
-    least: Option<i64>,
+/// The columns that are kept of the rows with the largest values.
+pub(crate) fn kept_columns(schema: &Schema) -> impl Iterator<Item = usize> {
+    (0..schema.columns.len()).filter(|column| schema.columns[*column].kind != ColumnType::Json)
 }
+
+/// The rows with the largest values so far, and their columns; texts are plain.
+#[derive(Default)]
+struct Top(TopRows);
 
 impl Top {
     const BUFFER: usize = TOP_ROWS * 16;
 
-    fn add(&mut self, column: &Column, first_row: u64) {
-        for row in 0..column.len() {
-            let Some(order_key) = order_key(column, row) else { continue };
-            if self.least.is_none_or(|least| order_key > least) {
-                self.rows.push(TopRow { order_key, row: first_row + row as u64 });
-                if self.rows.len() >= Self::BUFFER {
-                    self.cut();
+    /// Adds the rows of a block, whose first one has the number `first_row`.
+    fn add(&mut self, schema: &Schema, columns: &[Column], first_row: u64) {
+        let Some(measure) = schema.measures.first().map(|measure| &columns[*measure]) else {
+            return;
+        };
+        // The value that a row must exceed, once there are enough rows.
+        let mut least = self.0.rows.get(TOP_ROWS - 1).map(|top| top.order_key);
+        let mut found: Vec<(TopRow, usize)> = Vec::new();
+        for row in 0..measure.len() {
+            let Some(order_key) = order_key(measure, row) else { continue };
+            if least.is_none_or(|least| order_key > least) {
+                found.push((TopRow { order_key, row: first_row + row as u64 }, row));
+                if found.len() >= Self::BUFFER {
+                    cut(&mut found, |(top, _)| *top);
+                    least = found.last().map(|(top, _)| top.order_key);
                 }
             }
         }
-    }
-
-    /// Keeps the largest, of equal ones those that came first. A row that is cut off later
-    /// is not above the last one kept, so all rows that are above it are kept.
-    fn cut(&mut self) {
-        self.rows.sort_unstable_by_key(|top| (Reverse(top.order_key), top.row));
-        self.rows.truncate(TOP_ROWS);
-        if self.rows.len() == TOP_ROWS {
-            self.least = self.rows.last().map(|top| top.order_key);
+        if !found.is_empty() {
+            self.merge(schema, columns, found);
         }
     }
 
-    fn finish(mut self) -> Vec<TopRow> {
-        self.cut();
-        self.rows
+    /// Adds rows of a block, each with its place there.
+    fn merge(&mut self, schema: &Schema, columns: &[Column], found: Vec<(TopRow, usize)>) {
+        let old = std::mem::take(&mut self.0);
+        // Of each row: whether its columns are in the block or the list, and where there.
+        let kept = old.rows.iter().enumerate().map(|(place, top)| (*top, false, place));
+        let found = found.into_iter().map(|(top, row)| (top, true, row));
+        let mut all: Vec<_> = kept.chain(found).collect();
+        cut(&mut all, |(top, ..)| *top);
+        self.0.rows = all.iter().map(|(top, ..)| *top).collect();
+        self.0.columns = vec![None; schema.columns.len()];
+        for column in kept_columns(schema) {
+            let kept = old.columns.get(column).and_then(Option::as_ref);
+            let cells = all.iter().filter_map(|(_, in_block, row)| match in_block {
+                true => Some((&columns[column], *row)),
+                false => Some((kept?, *row)),
+            });
+            self.0.columns[column] = Some(Column::of_rows(schema.columns[column].kind, cells));
+        }
     }
+
+    /// The rows, with texts as codes where the segment has a dictionary of them.
+    fn finish(mut self, dictionaries: &[Option<Arc<Strings>>]) -> TopRows {
+        for (column, dictionary) in self.0.columns.iter_mut().zip(dictionaries) {
+            if let (Some(column), Some(dictionary)) = (column, dictionary) {
+                let code =
+                    |row| column.text(row).map_or(Some(0), |text| dictionary.find_sorted(text));
+                if let Some(codes) = (0..column.len()).map(code).collect() {
+                    column.values = Values::Coded { codes, dictionary: Arc::clone(dictionary) };
+                }
+            }
+        }
+        self.0
+    }
+}
+
+/// Keeps the largest, of equal ones those that came first. A row that is cut off later is
+/// not above the last one kept, so all rows that are above it are kept.
+fn cut<T>(rows: &mut Vec<T>, top: impl Fn(&T) -> TopRow) {
+    rows.sort_unstable_by_key(|row| (Reverse(top(row).order_key), top(row).row));
+    rows.truncate(TOP_ROWS);
+}
+
+/// Whether the lists have the same rows, and the same in them.
+fn tops_agree(a: &TopRows, b: &TopRows) -> bool {
+    let cells_agree = |a: &Column, b: &Column, row: usize| {
+        (a.int(row), a.float(row).map(f64::to_bits), a.bool(row), a.text(row))
+            == (b.int(row), b.float(row).map(f64::to_bits), b.bool(row), b.text(row))
+    };
+    a.rows == b.rows
+        && a.columns.len() == b.columns.len()
+        && a.columns.iter().zip(&b.columns).all(|columns| match columns {
+            (Some(a), Some(b)) => (0..a.len()).all(|row| cells_agree(a, b, row)),
+            (a, b) => a.is_none() && b.is_none(),
+        })
 }
 
 fn to_u32(value: usize) -> u32 {
@@ -998,7 +1054,19 @@ mod tests {
             .collect();
         values.sort_by_key(|top| (Reverse(top.order_key), top.row));
         values.truncate(TOP_ROWS);
-        assert_eq!(summaries.top, values);
+        assert_eq!(summaries.top.rows, values);
+        for (column, kept) in summaries.top.columns.iter().enumerate() {
+            assert_eq!(kept.is_none(), schema.columns[column].kind == ColumnType::Json);
+            let Some(kept) = kept else { continue };
+            let of_rows: Vec<_> =
+                values.iter().map(|top| rows[usize::try_from(top.row).unwrap()]).collect();
+            let cells = of_rows.iter().map(|(columns, row)| (&columns[column], *row));
+            let plain = Column::of_rows(schema.columns[column].kind, cells.clone());
+            assert_eq!(kept.validity, plain.validity);
+            for (row, (cell, place)) in cells.enumerate() {
+                assert_eq!(kept.gather(&[to_u32(row)]), cell.gather(&[to_u32(place)]));
+            }
+        }
     }
 
     #[test]
@@ -1021,9 +1089,14 @@ mod tests {
         let mut other = summaries.clone();
         other.keys[0][1].cell.rows += 1;
         other.total.successes -= 1;
-        other.top[3].row += 1;
+        other.top.rows[3].row += 1;
         assert_eq!(differences(&summaries, &other).len(), 3);
-        other.top.clear();
+        other.top = summaries.top.clone();
+        if let Some(Values::Int(tokens)) = other.top.columns[4].as_mut().map(|c| &mut c.values) {
+            tokens[5] += 1;
+        }
+        assert_eq!(differences(&summaries, &other).len(), 3);
+        other.top = TopRows::default();
         other.keys[0].clear();
         other.total = summaries.total.clone();
         assert!(differences(&other, &summaries).is_empty());
