@@ -31,6 +31,8 @@ pub(super) const TEMPLATE_BYTES: usize = 24;
 pub(super) const UUID_BYTES: usize = 16;
 /// Bytes of a UUID as text.
 pub(super) const UUID_TEXT_BYTES: usize = 36;
+/// Bytes of one piece record of ZSTD.
+pub(super) const PIECE_BYTES: usize = 8;
 /// First four bytes of a zstd frame (RFC 8878, 3.1.1).
 pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// Largest window of a zstd frame, as a power of two.

@@ -1133,6 +1133,51 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_of_compressed_text_is_read_without_the_others() {
+        let (_, column) = samples(3000).pop().unwrap();
+        let bytes = chunk_of(&column, TextScope::Local, Effort::Seal);
+        let body = &bytes[HEADER_BYTES..];
+        let pieces = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
+        assert!((10..30).contains(&pieces), "{pieces}");
+        let lengths = Chunk::read(&mut Reader::new(&body[8..], "5.4"), ColumnType::Int, 1).unwrap();
+        let records = HEADER_BYTES + 8 + lengths.len();
+        let frames = records + pieces * layout::PIECE_BYTES;
+        let first = u32::from_le_bytes(bytes[records..records + 4].try_into().unwrap());
+        let some = |bytes: &[u8], rows: &[u32]| {
+            let chunk = Chunk::parse(bytes, ColumnType::Text)?;
+            assert!(chunk.decode(None).is_err());
+            chunk.decode_some(&Selection::of_rows(rows.to_vec()), None)
+        };
+
+        // One frame is bad.
+        let mut bad = bytes.clone();
+        bad[frames] ^= 1;
+        assert!(some(&bad, &[first - 1, first]).is_err());
+        let rows = [first, first + 2, 2000, 2999];
+        assert_eq!(some(&bad, &rows).unwrap(), column.gather(&rows));
+
+        // There is more text than the chunk says, which would be its bound.
+        let mut bad = bytes.clone();
+        bad[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&10_000u32.to_le_bytes());
+        assert_eq!(some(&bad, &[0, 2]).unwrap(), column.gather(&[0, 2]));
+        assert!(some(&bad, &[0, first]).is_err());
+
+        // The pieces do not share the strings, or the bytes, among them.
+        for (at, number) in [(records, 0), (records, first + 1), (records + 4, 1)] {
+            let mut bad = bytes.clone();
+            bad[at..at + 4].copy_from_slice(&number.to_le_bytes());
+            assert!(some(&bad, &[0]).is_err(), "{number} at {at}");
+        }
+        let mut bad = bytes.clone();
+        let moved =
+            first + u32::from_le_bytes(bytes[records + 8..records + 12].try_into().unwrap());
+        bad[records..records + 4].copy_from_slice(&(first - 1).to_le_bytes());
+        bad[records + 8..records + 12].copy_from_slice(&(moved - first + 1).to_le_bytes());
+        assert!(some(&bad, &[0]).is_err(), "a frame has other strings than its record says");
+        assert_eq!(some(&bad, &[2999]).unwrap(), column.gather(&[2999]));
+    }
+
+    #[test]
     fn short_templates_do_not_become_gigabytes() {
         // One long prefix and a constant template for a million rows.
         let strings: Strings = [("p".repeat(60_000) + "1").as_str()].into_iter().collect();

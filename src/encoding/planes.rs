@@ -110,14 +110,9 @@ fn unpack<'a>(
         return Ok(stored);
     }
     check_frame(reader, stored, count)?;
-    room.clear();
-    room.reserve(count);
-    decompress(stored, room).map_err(|cause| reader.corrupt(format!("zstd: {cause}")))?;
-    if room.len() == count {
-        Ok(room)
-    } else {
-        Err(reader.corrupt(format!("a plane of {} bytes, expected {count}", room.len())))
-    }
+    room.resize(count, 0);
+    decompress(reader, stored, room)?;
+    Ok(room)
 }
 
 /// A compressor and the level it was made for.

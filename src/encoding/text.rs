@@ -4,14 +4,15 @@
 //! them yield at most 16 MiB, which is checked before anything is allocated.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::bytes::{Reader, put_count, widen};
 use super::layout::{
-    ALIGNMENT, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC, ZSTD_WINDOW_LOG_MAX,
-    tag,
+    ALIGNMENT, PIECE_BYTES, TEXT_RAW_BYTES_MAX, UUID_BYTES, UUID_TEXT_BYTES, ZSTD_MAGIC,
+    ZSTD_WINDOW_LOG_MAX, tag,
 };
 use super::planes::compress;
 use super::{Access, Chunk, Effort, Shape, cost, ints, numbered, write_chunk};
@@ -22,6 +23,12 @@ use crate::selection::{Selection, index};
 
 /// zstd level of sealed chunks.
 const ZSTD_LEVEL: i32 = 3;
+/// Bytes of text with which a compressed piece ends. Of JSON of 60 bytes a row, half as many
+/// take a tenth more bytes in the file, and make reading all of it slower: each piece brings
+/// its own tables.
+const ZSTD_PIECE_BYTES: usize = 8192;
+/// The same in archives, where size counts for more.
+const ARCHIVE_PIECE_BYTES: usize = 256 << 10;
 /// Fewer bytes than this are not worth a compressed frame.
 const ZSTD_BYTES_MIN: usize = 128;
 /// About how long an entry of a dictionary is.
@@ -177,21 +184,53 @@ fn put_zstd(
     effort: Effort,
     out: &mut Vec<u8>,
 ) -> Result<Option<Access>> {
-    let level = match effort {
-        Effort::Archive { level } => level,
-        _ => ZSTD_LEVEL,
+    let (level, piece_bytes) = match effort {
+        Effort::Archive { level } => (level, ARCHIVE_PIECE_BYTES),
+        _ => (ZSTD_LEVEL, ZSTD_PIECE_BYTES),
     };
-    let frame = compress(stored.text.as_bytes(), level);
+    let compressed = compress_pieces(stored, level, piece_bytes);
     // Without memory for the compressor the chunk stays as it is.
-    let Ok(frame) = frame else { return Ok(None) };
+    let Ok(Compressed { pieces, frames }) = compressed else { return Ok(None) };
     write_chunk(out, tag::TEXT_ZSTD, shape, |out| {
         put_count(out, stored.text.len())?;
-        put_count(out, 0)?;
+        put_count(out, pieces.len())?;
         put_lengths(stored, effort, out)?;
-        out.extend_from_slice(&frame);
+        for (strings, bytes) in pieces {
+            put_count(out, strings)?;
+            put_count(out, bytes)?;
+        }
+        out.extend_from_slice(&frames);
         Ok(())
     })?;
     Ok(Some(Access::Decompress))
+}
+
+#[derive(Default)]
+struct Compressed {
+    /// Of each piece: its number of strings, and the bytes of its frame.
+    pieces: Vec<(usize, usize)>,
+    frames: Vec<u8>,
+}
+
+fn compress_pieces(
+    stored: &Stored<'_>,
+    level: i32,
+    piece_bytes: usize,
+) -> std::io::Result<Compressed> {
+    let mut compressed = Compressed::default();
+    let (mut rest, mut strings, mut raw) = (stored.text.as_bytes(), 0, 0);
+    for (row, length) in (1..).zip(&stored.lengths) {
+        strings += 1;
+        raw += widen(*length);
+        if raw >= piece_bytes || row == stored.len() {
+            let (piece, after) = rest.split_at(raw);
+            let frame = compress(piece, level)?;
+            compressed.pieces.push((strings, frame.len()));
+            compressed.frames.extend_from_slice(&frame);
+            (rest, strings, raw) = (after, 0, 0);
+        }
+    }
+    Ok(compressed)
 }
 
 /// A dictionary in order of first appearance, if few enough strings are distinct.
@@ -366,8 +405,8 @@ pub(super) fn decode(
     Ok(Values::Coded { codes, dictionary })
 }
 
-/// Decodes some of the stored rows, all of which have a value. Text that has to be
-/// decompressed, or whose place the lengths before it tell, is decoded as a whole first.
+/// Decodes some of the stored rows, all of which have a value. Text whose place the lengths
+/// before it tell is decoded as a whole first.
 pub(super) fn decode_some(
     chunk: &Chunk<'_>,
     rows: &Selection,
@@ -379,8 +418,10 @@ pub(super) fn decode_some(
         check_codes(&codes, &dictionary)?;
         return Ok(Values::Coded { codes, dictionary });
     }
-    if chunk.encoding == tag::TEXT_NUMBERED {
-        return Ok(Values::Text(numbered::decode_some(chunk, rows)?));
+    match chunk.encoding {
+        tag::TEXT_NUMBERED => return numbered::decode_some(chunk, rows).map(Values::Text),
+        tag::TEXT_ZSTD => return Pieces::read(chunk)?.decode_some(rows).map(Values::Text),
+        _ => {}
     }
     let all = decode_strings(chunk)?;
     let mut some = Strings::new();
@@ -408,6 +449,13 @@ pub(super) fn find(
     }
     if chunk.encoding == tag::TEXT_NUMBERED {
         return numbered::find(chunk, text, rows);
+    }
+    if chunk.encoding == tag::TEXT_ZSTD {
+        let pieces = Pieces::read(chunk)?;
+        let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let alike = ints::find(&pieces.lengths, length, rows)?;
+        let some = pieces.decode_some(&alike)?;
+        return Ok(alike.narrow(|position| some.get(position) == text));
     }
     let all = decode_strings(chunk)?;
     let is_it = |position| {
@@ -486,7 +534,7 @@ fn decode_strings(chunk: &Chunk<'_>) -> Result<Strings> {
         tag::TEXT_PLAIN => decode_plain(chunk),
         tag::TEXT_UUID => decode_uuids(chunk),
         tag::TEXT_NUMBERED => numbered::decode(chunk),
-        _ => decode_zstd(chunk),
+        _ => Pieces::read(chunk)?.decode(),
     }
 }
 
@@ -515,8 +563,15 @@ fn read_ends(chunk: &Chunk<'_>, reader: &mut Reader<'_>) -> Result<Vec<u32>> {
     let mut inner = *reader;
     let lengths = chunk.nested(&mut inner, ColumnType::Int, chunk.stored())?;
     reader.take(lengths.len())?;
-    ends_of(ints::decode(&lengths)?)
-        .ok_or_else(|| reader.corrupt("more text than a chunk may have"))
+    decode_ends(reader, &lengths)
+}
+
+fn decode_ends(reader: &Reader<'_>, lengths: &Chunk<'_>) -> Result<Vec<u32>> {
+    ends_of(ints::decode(lengths)?).ok_or_else(|| too_much_text(reader))
+}
+
+fn too_much_text(reader: &Reader<'_>) -> Error {
+    reader.corrupt("more text than a chunk may have")
 }
 
 fn check_total(reader: &Reader<'_>, ends: &[u32], bytes: usize) -> Result<()> {
@@ -559,15 +614,16 @@ pub(super) fn total_bytes(chunk: &Chunk<'_>) -> Result<u64> {
     if chunk.encoding == tag::TEXT_UUID {
         return read_uuids(chunk).map(|uuids| (uuids.len() * UUID_TEXT_BYTES) as u64);
     }
-    let (_, raw, _) = zstd_parts(chunk)?;
-    Ok(raw as u64)
+    let pieces = Pieces::read(chunk)?;
+    pieces.ends()?;
+    Ok(pieces.raw as u64)
 }
 
 fn read_uuids<'a>(chunk: &Chunk<'a>) -> Result<&'a [[u8; UUID_BYTES]]> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let count = chunk.stored();
     if count * UUID_TEXT_BYTES > TEXT_RAW_BYTES_MAX {
-        return Err(reader.corrupt("more text than a chunk may have"));
+        return Err(too_much_text(&reader));
     }
     let (uuids, _) = reader.take(count * UUID_BYTES)?.as_chunks::<UUID_BYTES>();
     reader.end()?;
@@ -586,27 +642,120 @@ fn decode_uuids(chunk: &Chunk<'_>) -> Result<Strings> {
     checked_strings(text, ends)
 }
 
-/// The reader of the frame of a ZSTD chunk, its raw bytes, and where each string ends.
-fn zstd_parts<'a>(chunk: &Chunk<'a>) -> Result<(Reader<'a>, usize, Vec<u32>)> {
-    let mut reader = Reader::new(chunk.body, "5.4");
-    let raw = reader.count()?;
-    reader.zeros(4)?;
-    if raw > TEXT_RAW_BYTES_MAX {
-        return Err(reader.corrupt(format!("{raw} bytes of text in one chunk")));
-    }
-    let ends = read_ends(chunk, &mut reader)?;
-    check_total(&reader, &ends, raw)?;
-    Ok((reader, raw, ends))
+/// The pieces of a ZSTD chunk, which are not looked into yet.
+struct Pieces<'a> {
+    reader: Reader<'a>,
+    /// Bytes of all strings.
+    raw: usize,
+    lengths: Chunk<'a>,
+    records: &'a [[u8; PIECE_BYTES]],
 }
 
-fn decode_zstd(chunk: &Chunk<'_>) -> Result<Strings> {
-    let (reader, raw, ends) = zstd_parts(chunk)?;
-    let frame = reader.rest();
-    check_frame(&reader, frame, raw)?;
-    let mut text = Vec::with_capacity(raw);
-    decompress(frame, &mut text).map_err(|cause| reader.corrupt(format!("zstd: {cause}")))?;
-    check_total(&reader, &ends, text.len())?;
-    checked_strings(text, ends)
+impl<'a> Pieces<'a> {
+    fn read(chunk: &Chunk<'a>) -> Result<Self> {
+        check_dense(chunk)?;
+        let mut reader = Reader::new(chunk.body, "5.4");
+        let (raw, count) = (reader.count()?, reader.count()?);
+        if raw > TEXT_RAW_BYTES_MAX {
+            return Err(reader.corrupt(format!("{raw} bytes of text in one chunk")));
+        }
+        let lengths = chunk.nested(&mut reader, ColumnType::Int, chunk.stored())?;
+        let (records, _) = reader.take(count * PIECE_BYTES)?.as_chunks::<PIECE_BYTES>();
+        let pieces = Self { reader, raw, lengths, records };
+        let (mut strings, mut bytes) = (0, 0);
+        for (of_piece, frame) in records.iter().map(piece_record) {
+            if of_piece == 0 {
+                return Err(reader.corrupt("a piece without strings"));
+            }
+            strings += of_piece;
+            bytes += frame;
+        }
+        if (strings, bytes) == (chunk.stored(), reader.rest().len()) {
+            Ok(pieces)
+        } else {
+            Err(reader.corrupt(format!(
+                "pieces of {strings} strings and {bytes} bytes, expected {} and {}",
+                chunk.stored(),
+                reader.rest().len()
+            )))
+        }
+    }
+
+    /// Of each piece, which of the strings it has, and its frame.
+    fn iter(&self) -> impl Iterator<Item = (Range<usize>, &'a [u8])> {
+        let (mut start, mut rest) = (0, self.reader.rest());
+        self.records.iter().map(piece_record).map(move |(strings, bytes)| {
+            let (frame, after) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
+            rest = after;
+            start += strings;
+            (start - strings..start, frame)
+        })
+    }
+
+    /// Where each of all strings ends.
+    fn ends(&self) -> Result<Vec<u32>> {
+        let ends = decode_ends(&self.reader, &self.lengths)?;
+        check_total(&self.reader, &ends, self.raw)?;
+        Ok(ends)
+    }
+
+    fn decode(&self) -> Result<Strings> {
+        let ends = self.ends()?;
+        let end_of = |strings: usize| match strings.checked_sub(1) {
+            Some(last) => ends.get(last).map_or(self.raw, |end| widen(*end)),
+            None => 0,
+        };
+        let place = |strings: &Range<usize>| end_of(strings.start)..end_of(strings.end);
+        for (strings, frame) in self.iter() {
+            check_frame(&self.reader, frame, place(&strings).len())?;
+        }
+        let mut text = vec![0; self.raw];
+        for (strings, frame) in self.iter() {
+            decompress(&self.reader, frame, &mut text[place(&strings)])?;
+        }
+        checked_strings(text, ends)
+    }
+
+    /// Decompresses the pieces that have some of the rows, and no others.
+    fn decode_some(&self, rows: &Selection) -> Result<Strings> {
+        let span = rows.span();
+        let reached = || {
+            let of_span =
+                |strings: &Range<usize>| strings.start < span.end && span.start < strings.end;
+            self.iter().filter(move |(strings, _)| of_span(strings))
+        };
+        let first = reached().next().map_or(0, |(strings, _)| strings.start);
+        let end = reached().last().map_or(0, |(strings, _)| strings.end);
+        // Once for all pieces: what lies before a length may be added up to find it.
+        let lengths: Vec<u32> = ints::decode_some(&self.lengths, &Selection::Range(first..end))?;
+        let mut some = Strings::new();
+        let (mut wanted, mut left) = (rows.iter().peekable(), self.raw);
+        for (strings, frame) in reached() {
+            if wanted.peek().is_none_or(|row| *row >= strings.end) {
+                continue;
+            }
+            let of_piece = lengths
+                .get(strings.start - first..strings.end - first)
+                .ok_or_else(|| self.reader.corrupt("a string without a length"))?;
+            let ends = ends_of(of_piece.to_vec()).ok_or_else(|| too_much_text(&self.reader))?;
+            let raw = ends.last().map_or(0, |end| widen(*end));
+            left = left.checked_sub(raw).ok_or_else(|| too_much_text(&self.reader))?;
+            check_frame(&self.reader, frame, raw)?;
+            let mut text = vec![0; raw];
+            decompress(&self.reader, frame, &mut text)?;
+            let piece = checked_strings(text, ends)?;
+            while let Some(row) = wanted.next_if(|row| *row < strings.end) {
+                some.push(piece.get(row - strings.start));
+            }
+        }
+        Ok(some)
+    }
+}
+
+/// Strings and bytes of a piece.
+fn piece_record(record: &[u8; PIECE_BYTES]) -> (usize, usize) {
+    let [a, b, c, d, rest @ ..] = *record;
+    (widen(u32::from_le_bytes([a, b, c, d])), widen(u32::from_le_bytes(rest)))
 }
 
 /// One frame, of the stated content size, without a dictionary, and nothing after it.
@@ -621,12 +770,14 @@ pub(super) fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Resu
     }
 }
 
-pub(super) fn decompress(frame: &[u8], text: &mut Vec<u8>) -> std::io::Result<usize> {
+/// Decompresses a frame that has as many bytes of content as `text`.
+pub(super) fn decompress(reader: &Reader<'_>, frame: &[u8], text: &mut [u8]) -> Result<()> {
     thread_local! {
         static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
             const { RefCell::new(None) };
     }
-    DECOMPRESSOR.with_borrow_mut(|kept| {
+    let room = text.len();
+    let count = DECOMPRESSOR.with_borrow_mut(|kept| {
         let decompressor = match kept {
             Some(decompressor) => decompressor,
             None => {
@@ -637,7 +788,12 @@ pub(super) fn decompress(frame: &[u8], text: &mut Vec<u8>) -> std::io::Result<us
             }
         };
         decompressor.decompress_to_buffer(frame, text)
-    })
+    });
+    match count {
+        Ok(count) if count == room => Ok(()),
+        Ok(count) => Err(reader.corrupt(format!("zstd: {count} bytes, expected {room}"))),
+        Err(cause) => Err(reader.corrupt(format!("zstd: {cause}"))),
+    }
 }
 
 /// Whether a row may hold `text`, from the few bytes that bound the chunk.

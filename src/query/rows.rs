@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
 
     /// The list that a listed candidate is in.
     fn list(&self, candidate: Candidate) -> &'a TopRows {
-        let summaries = self.sources[candidate.source as usize].summaries(Depth::All);
+        let summaries = self.sources[candidate.source as usize].summaries(Depth::Keys);
         &summaries.expect("who is listed has a list").top
     }
 

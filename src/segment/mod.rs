@@ -266,7 +266,7 @@ pub(crate) struct KeyHourCell {
 
 /// The derived part of a sealed segment. Every part but `total` and `hours` may be
 /// missing (dropped for size, or damaged): then the rows answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Summaries {
     /// All rows.
     pub(crate) total: Cell,

@@ -478,7 +478,7 @@ impl SealedSegment {
         let section = |section: IndexSection| {
             let entry = self.frames.find(FrameKind::Index, section.tag()).next();
             let kinds = sections::kinds(section, self.schema);
-            entry.map(|entry| self.table_of(entry, &kinds)).transpose()
+            entry.map(|entry| self.table_of(entry, &kinds, &[])).transpose()
         };
         sections::decode_rollup(&self.facts(entries), self.tier(), depth, &section)
     }

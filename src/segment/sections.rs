@@ -850,7 +850,7 @@ pub(crate) fn decode_rollup(
         hours,
         keys: vec![Vec::new(); levels],
         key_digests: vec![Vec::new(); levels],
-        top: Vec::new(),
+        top: TopRows::default(),
     };
     if depth >= Depth::Keys || tier == Tier::Daily {
         let cells = section(IndexSection::Summaries)?;
