@@ -4,6 +4,7 @@
 //! `cargo test --release --test percentiles -- --nocapture` prints the table.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(clippy::cast_possible_truncation, reason = "truncation is the definition of a rank")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -55,21 +56,31 @@ fn distributions() -> Vec<(&'static str, Vec<f64>)> {
     let mut walk = 0.0;
     vec![
         ("lognormal", of(&mut |random, _| (7.3 + 0.9 * random.normal()).exp().round())),
-        ("bimodal", of(&mut |random, _| {
-            random.normal() + if random.chance(0.1) { 1e4 } else { 10.0 }
-        })),
+        (
+            "bimodal",
+            of(&mut |random, _| random.normal() + if random.chance(0.1) { 1e4 } else { 10.0 }),
+        ),
         ("constant", of(&mut |_, _| 42.0)),
-        ("tied", of(&mut |random, _| {
-            if random.chance(0.4) { 5.0 } else { (random.unit() * 3_000.0).floor() }
-        })),
-        ("drifting", of(&mut |random, number| {
-            walk += 0.01;
-            walk + number as f64 / 100.0 + random.normal()
-        })),
+        (
+            "tied",
+            of(&mut |random, _| {
+                if random.chance(0.4) { 5.0 } else { (random.unit() * 3_000.0).floor() }
+            }),
+        ),
+        (
+            "drifting",
+            of(&mut |random, number| {
+                walk += 0.01;
+                walk + number as f64 / 100.0 + random.normal()
+            }),
+        ),
         ("heavy tail", of(&mut |random, _| random.unit().max(1e-9).powf(-1.5))),
-        ("outliers", of(&mut |random, number| {
-            if number % 1_000 == 0 { 1e12 } else { random.unit() }
-        })),
+        (
+            "outliers",
+            of(&mut |random, number| {
+                if number % 1_000 == 0 { 1e12 } else { random.unit() }
+            }),
+        ),
         ("recorded latency", recorded("azure_vm_noise_2024/postgresql_latency.csv", LATENCY)),
         ("recorded tokens", recorded("azure_llm_2023/AzureLLMInferenceTrace_conv.csv", TOKENS)),
         ("recorded cpu", recorded("nab/ec2_cpu_utilization_5f5533.csv", "value")),
@@ -84,7 +95,7 @@ fn batch(values: &[f64]) -> Batch {
     let step = DAYS * MICROS_PER_DAY / values.len() as i64;
     let stamps = (0..values.len() as i64).map(|number| START + number * step).collect();
     let agents: Strings =
-        (0..values.len()).map(|number| format!("agent-{}", number * 7 % 3)).collect();
+        (0..values.len()).map(|number| ["agent-0", "agent-1", "agent-2"][number % 3]).collect();
     let metric: Strings = values.iter().map(|_| "latency").collect();
     let nothing = tallystone::column::Bitmap::filled(values.len(), false);
     Batch {

@@ -682,7 +682,8 @@ fn patched(values: &[i64], whole: &Frame, rule: Rule, effort: Effort) -> Option<
     let outside = |value: &i64| !reaches(&frame, *value);
     let apart: Vec<i64> = values.iter().copied().filter(outside).collect();
     let positions = (0i64..).zip(values).filter(|(_, value)| outside(value));
-    let positions = Nested::new(positions.map(|(position, _)| position).collect(), Rule::Flat, effort);
+    let positions =
+        Nested::new(positions.map(|(position, _)| position).collect(), Rule::Flat, effort);
     let apart = Nested::new(apart, Rule::Flat, effort);
     let lanes = chunk_bytes(FRAME_BYTES + values.len() * usize::from(frame.width()));
     let body = 8 + lanes + positions.bytes() + apart.bytes();

@@ -7,10 +7,10 @@
 
 use std::cell::RefCell;
 
+use super::Chunk;
 use super::bytes::{Reader, padding, put_count};
 use super::ints::{Lanes, read_frame};
 use super::text::{check_frame, decompress};
-use super::Chunk;
 use crate::error::Result;
 
 /// Bytes of a lane at most.
@@ -27,7 +27,11 @@ pub(super) struct Planes {
 impl Planes {
     /// Cuts `count` lanes of `width` bytes, given little-endian in full, into compressed
     /// planes.
-    pub(super) fn compress(lanes: impl Iterator<Item = u64> + Clone, width: u8, level: i32) -> Self {
+    pub(super) fn compress(
+        lanes: impl Iterator<Item = u64> + Clone,
+        width: u8,
+        level: i32,
+    ) -> Self {
         let planes = (0..u32::from(width)).map(|plane| {
             #[expect(clippy::cast_possible_truncation, reason = "one byte of each lane")]
             let bytes: Vec<u8> = lanes.clone().map(|lane| (lane >> (8 * plane)) as u8).collect();

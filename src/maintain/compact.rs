@@ -61,9 +61,7 @@ impl Inputs {
             ));
             return Ok(inputs);
         }
-        let counts = |facts: &&FileFacts| {
-            (facts.table, facts.partition) == place && facts.counts()
-        };
+        let counts = |facts: &&FileFacts| (facts.table, facts.partition) == place && facts.counts();
         for facts in files.iter().filter(counts) {
             let Content::Sealed(segment) = &facts.content else { continue };
             if !kinds.contains(&facts.name.kind) || is_young(root, facts) {

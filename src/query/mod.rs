@@ -206,7 +206,9 @@ impl Snapshot {
         })
     }
 
-    /// All tasks in nine numbers.
+    /// All tasks in nine numbers. Where a rollup keeps counts and no digest for what the filter
+    /// asks, the counts have those tasks, the percentiles do not, and the coverage says
+    /// `unanswerable`.
     ///
     /// # Errors
     ///

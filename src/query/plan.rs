@@ -7,6 +7,7 @@
 
 use std::cell::OnceCell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -217,7 +218,12 @@ impl Source {
     }
 
     /// Positions of the cells of a level that have these codes in these columns.
-    pub(crate) fn find_cells(&self, schema: &Schema, level: usize, coded: &[(usize, u32)]) -> Vec<usize> {
+    pub(crate) fn find_cells(
+        &self,
+        schema: &Schema,
+        level: usize,
+        coded: &[(usize, u32)],
+    ) -> Vec<usize> {
         let cells = self.key_cells(level);
         let wanted: Vec<Option<u32>> = schema.keys[level]
             .iter()
@@ -592,7 +598,7 @@ pub(crate) struct Ledger {
     /// have left it out too, or read it.
     pruned: Vec<(usize, usize, u64, u64)>,
     /// Rollups that may hold some of the answer.
-    rollups: Arc<Vec<Source>>,
+    rollups: Rc<[Source]>,
     /// Whether they were asked.
     rollups_asked: bool,
     /// What became of what they stand for.
@@ -610,7 +616,7 @@ impl Ledger {
             scanned: Set::default(),
             touched: Set::default(),
             pruned: Vec::new(),
-            rollups: Arc::default(),
+            rollups: Rc::default(),
             rollups_asked: false,
             tiers: TierNotes::default(),
         };
@@ -659,13 +665,13 @@ impl Ledger {
                 }
             }
         }
-        self.rollups = Arc::new(sources);
+        self.rollups = sources.into();
     }
 
     /// The rollups that may hold some of the answer.
-    pub(crate) fn rollups(&mut self) -> Arc<Vec<Source>> {
+    pub(crate) fn rollups(&mut self) -> Rc<[Source]> {
         self.rollups_asked = true;
-        Arc::clone(&self.rollups)
+        Rc::clone(&self.rollups)
     }
 
     fn note_known(&mut self, range: TimeRange, file: &str, day: TimeRange, damage: &SegmentDamage) {
@@ -825,7 +831,7 @@ impl Ledger {
     /// missing for another reason.
     pub(crate) fn finish(mut self, filter: &Filter, shape: Shape) -> Result<(Coverage, Plan)> {
         if !self.rollups_asked {
-            let (rollups, range) = (Arc::clone(&self.rollups), self.range);
+            let (rollups, range) = (Rc::clone(&self.rollups), self.range);
             rollups.iter().for_each(|source| self.rows_are_gone(source, range));
         }
         self.coverage.hourly = spans(self.range, self.tiers.answered(Tier::Hourly));

@@ -52,9 +52,8 @@ impl TierNotes {
         let of_tier = self.notes.iter().filter(|(kept, ..)| *kept == tier);
         let missed = |range: &TimeRange| {
             let mut others = self.notes.iter();
-            others.any(|(_, other, outcome)| {
-                matches!(outcome, Outcome::Missed(_)) && other == range
-            })
+            others
+                .any(|(_, other, outcome)| matches!(outcome, Outcome::Missed(_)) && other == range)
         };
         of_tier
             .filter(|(_, range, outcome)| *outcome == Outcome::Answered && !missed(range))

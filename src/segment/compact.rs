@@ -189,7 +189,8 @@ impl<'a> Merge<'a> {
         let Some(first) = self.cursors.iter().filter_map(Cursor::hour).min() else {
             return Ok(None);
         };
-        let rows = |end: i64| self.cursors.iter().map(|cursor| cursor.rows_before(end)).sum::<u64>();
+        let rows =
+            |end: i64| self.cursors.iter().map(|cursor| cursor.rows_before(end)).sum::<u64>();
         let last = first.saturating_add(24);
         let end = (first + 2..=last).take_while(|end| rows(*end) <= self.part_rows).last();
         let end = end.unwrap_or(first + 1);

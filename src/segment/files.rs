@@ -221,7 +221,13 @@ pub(crate) fn roll_up(
     let parts = inputs.iter().map(|input| rollup::roll_up(input, tier));
     let rolled = rollup::merge(table.schema(), parts.collect::<Result<_>>()?, tier);
     let bytes = inputs.iter().map(|input| input.bytes()).sum();
-    rollup::write(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, rolled, bytes)
+    rollup::write(
+        root.fs.as_ref(),
+        &partition_dir(&root.dir, table, partition),
+        &spec,
+        rolled,
+        bytes,
+    )
 }
 
 fn ids(inputs: &[Arc<SealedSegment>]) -> Vec<Id> {

@@ -161,7 +161,6 @@ pub(crate) enum Depth {
     All,
 }
 
-
 /// Summaries that have been read, by how much of them.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded([OnceLock<Option<Arc<Summaries>>>; 4]);

@@ -250,10 +250,7 @@ type KeyHours = BTreeMap<(usize, Vec<u32>), Merged>;
 
 /// The texts of a column in all parts, and the places in it of the codes of each; `None`
 /// where a part has no dictionary, or they are too many.
-fn merge_texts(
-    parts: &[Rolled],
-    column: usize,
-) -> (Option<Arc<Strings>>, Vec<Option<Vec<u32>>>) {
+fn merge_texts(parts: &[Rolled], column: usize) -> (Option<Arc<Strings>>, Vec<Option<Vec<u32>>>) {
     let none = || (None, vec![None; parts.len()]);
     let mut texts = Texts::default();
     for part in parts {
@@ -304,6 +301,9 @@ fn merge_level(
     (keys.len() <= LEVEL_KEYS_MAX).then_some(keys)
 }
 
+/// One per measure, where kept.
+type Digests = Vec<Option<Arc<Digest>>>;
+
 /// A cell that is added up, with the digests of its parts.
 #[derive(Debug)]
 struct Merged {
@@ -341,7 +341,8 @@ impl Merged {
         }
     }
 
-    fn finish(self) -> (Cell, Vec<Option<Arc<Digest>>>, Vec<Option<LastValue>>) {
+    /// The cell, its digests, and its last values.
+    fn finish(self) -> (Cell, Digests, Vec<Option<LastValue>>) {
         let one = |parts: Option<Vec<Arc<Digest>>>| {
             let parts = parts?;
             let digests: Vec<&Digest> = parts.iter().map(Arc::as_ref).collect();
@@ -535,9 +536,9 @@ mod tests {
                 let value = order_key(values, row)
                     .map(|key| if float { float_from_key(key) } else { key as f64 });
                 for hour in [None, Some(hour)] {
-                    let all = truth.entry((texts.clone(), hour)).or_insert_with(|| {
-                        vec![Vec::new(); batch.schema.measures.len()]
-                    });
+                    let all = truth
+                        .entry((texts.clone(), hour))
+                        .or_insert_with(|| vec![Vec::new(); batch.schema.measures.len()]);
                     all[measure].extend(value);
                 }
             }

@@ -30,7 +30,8 @@ use crate::segment::frames::{BlockReader, parse_block, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Grain, Summariser};
 use crate::segment::{
-    BlockInfo, Depth, LastValue, Loaded, Segment, SegmentDamage, SegmentKey, Summaries, Tier, UseChunk,
+    BlockInfo, Depth, LastValue, Loaded, Segment, SegmentDamage, SegmentKey, Summaries, Tier,
+    UseChunk,
 };
 use crate::sketch::membership::Membership;
 use crate::time::Partition;

@@ -629,7 +629,8 @@ fn read_digests(
 ) -> Result<()> {
     let (digests, centroids) = (Rows::new(digests), Rows::new(centroids));
     let hours = (0..).zip(&into.hours);
-    let places = hours.flat_map(|(hour, cells)| (0..cells.keys.len()).map(move |cell| (hour, cell)));
+    let places =
+        hours.flat_map(|(hour, cells)| (0..cells.keys.len()).map(move |cell| (hour, cell)));
     let places: Vec<(usize, usize)> = places.collect();
     let mut start = 0;
     for row in 0..digests.len() {
@@ -1042,7 +1043,9 @@ mod tests {
         let summaries = summariser.finish();
         let mut source = Source::default();
         for section in IndexSection::ALL {
-            if let Some(mut frame) = encode_summaries(section, schema, &summaries, Effort::Seal).unwrap() {
+            if let Some(mut frame) =
+                encode_summaries(section, schema, &summaries, Effort::Seal).unwrap()
+            {
                 let dictionaries: Vec<_> = table_columns(section, schema)
                     .into_iter()
                     .map(|column| rows.dictionaries()[column?].clone())
@@ -1109,7 +1112,7 @@ mod tests {
             change(&mut columns);
             let mut source = Source { columns: sample.source.columns.clone(), ..Source::default() };
             source.columns.insert(IndexSection::Top, columns);
-            let read = decode_summaries(&sample.facts(), &source).unwrap();
+            let read = decode_summaries(&sample.facts(), &source, Depth::All).unwrap();
             assert!(read.top.rows.is_empty() && read.top.columns.is_empty(), "{what}");
             assert_eq!(*source.broken.borrow(), [IndexSection::Top], "{what}");
         }

@@ -154,9 +154,8 @@ impl Digest {
         });
         let merged = TDigest::merge_digests(parts.collect());
         let mut merged = Self::of_tdigest(&merged, min, max, count);
-        merged.error = rounded_up(
-            (all.error_ranks + all.largest_distance(&merged.curve())) / count as f64,
-        );
+        merged.error =
+            rounded_up((all.error_ranks + all.largest_distance(&merged.curve())) / count as f64);
         Some(merged)
     }
 
