@@ -429,6 +429,10 @@ pub(crate) struct StatsArgs {
 pub(crate) enum Work {
     /// Active segments of this store that no process writes to, and small ones
     Seal,
+    /// Days past the detailed tier, into archives
+    Compact,
+    /// Days whose rows are to go, into hourly or daily rollups
+    Rollup,
     /// Days past the last tier, and the oldest where the store is too large
     Expire,
     /// Everything
@@ -439,6 +443,8 @@ impl From<Work> for MaintenanceWork {
     fn from(work: Work) -> Self {
         match work {
             Work::Seal => Self::Seal,
+            Work::Compact => Self::Compact,
+            Work::Rollup => Self::RollUp,
             Work::Expire => Self::Expire,
             Work::All => Self::All,
         }

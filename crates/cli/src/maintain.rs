@@ -14,7 +14,8 @@ use crate::failure::{Exit, Failure};
 use crate::open;
 use crate::output::{self, Cell, Columns, Record, bytes, counted};
 
-const CHANGES: Columns<'static> = &["table", "tier", "files", "rows", "bytes", "from", "to"];
+const CHANGES: Columns<'static> =
+    &["table", "tier", "files", "rows", "bytes", "then", "from", "to"];
 const POSTPONED: Columns<'static> = &["table", "day", "postponed because"];
 const RULES: Columns<'static> = &["table", "detailed", "archive", "hourly", "daily"];
 
@@ -26,6 +27,7 @@ impl Record for TierChange {
             Cell::count(self.files),
             Cell::count(self.rows),
             Cell::count(self.bytes),
+            Cell::count(self.bytes_after),
             Cell::optional(self.from, Cell::Time),
             Cell::optional(self.to, Cell::Time),
         ]

@@ -1,5 +1,6 @@
 //! `tallystone demo`: a store from real recordings, and what can be asked of it.
 
+mod aged;
 mod questions;
 mod recordings;
 
@@ -33,12 +34,15 @@ pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
     let answers = questions::ask(&store.snapshot()?)?;
     let stats = store.stats()?;
     store.close()?;
+    bar.set_message("a hundred days go by");
+    let aged = aged::age(&aged::beside(&dir))?;
     bar.finish_and_clear();
+    let report =
+        Report { dir: &dir, steps: &steps, questions: &answers, stats: &stats, aged: &aged };
     if globals.json {
-        let report = Report { dir: &dir, steps: &steps, questions: &answers, stats: &stats };
         output::json(&mut out, &report)?;
     } else {
-        print(&mut out, &dir, &steps, &answers, &stats)?;
+        print(&mut out, &report)?;
     }
     out.flush()?;
     Ok(Exit::Ok)
@@ -51,6 +55,7 @@ struct Report<'a> {
     steps: &'a [Step],
     questions: &'a [questions::Answered],
     stats: &'a StoreStats,
+    aged: &'a aged::Aged,
 }
 
 /// Something that was done, and how long it took.
@@ -81,9 +86,11 @@ impl Record for Step {
 }
 
 fn expect_new(dir: &Path) -> Result<PathBuf, Failure> {
-    if open::contents(dir)? == Contents::Something {
-        let shown = dir.display();
-        return Err(Failure::Other(format!("{shown}: not empty, expected a new directory")));
+    for dir in [dir, &aged::beside(dir)] {
+        if open::contents(dir)? == Contents::Something {
+            let shown = dir.display();
+            return Err(Failure::Other(format!("{shown}: not empty, expected a new directory")));
+        }
     }
     Ok(dir.to_path_buf())
 }
@@ -93,7 +100,7 @@ fn free_name() -> Result<PathBuf, Failure> {
     let numbered = (2..1_000).map(|number| PathBuf::from(format!("tallystone-demo-{number}")));
     std::iter::once(PathBuf::from("tallystone-demo"))
         .chain(numbered)
-        .find(|dir| !dir.exists())
+        .find(|dir| !dir.exists() && !aged::beside(dir).exists())
         .ok_or_else(|| Failure::Other("tallystone-demo-999: is there too, use --dir".to_owned()))
 }
 
@@ -143,13 +150,8 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-fn print(
-    out: &mut impl Write,
-    dir: &Path,
-    steps: &[Step],
-    answers: &[questions::Answered],
-    stats: &StoreStats,
-) -> Result<(), Failure> {
+fn print(out: &mut impl Write, report: &Report<'_>) -> Result<(), Failure> {
+    let Report { dir, steps, questions: answers, stats, aged } = *report;
     let shown = dir.display();
     let rows = thousands(steps.iter().filter_map(|step| step.rows).sum());
     writeln!(out, "Tallystone demo: {rows} rows of real recordings in {shown}")?;
@@ -180,6 +182,9 @@ fn print(
         writeln!(out, "  and {replaced} of replaced files, to be deleted when nobody reads them")?;
     }
 
+    heading(out, "Aged")?;
+    aged.print(out)?;
+
     heading(out, "Go on")?;
     for command in GO_ON {
         writeln!(out, "  {}", command.replace("DIR", &shown.to_string()))?;
@@ -200,10 +205,11 @@ const SOURCES: [&str; 6] = [
     "  requests per minute, counted from the requests.",
 ];
 
-const GO_ON: [&str; 7] = [
+const GO_ON: [&str; 8] = [
     "tallystone --store DIR stats",
     "tallystone --store DIR verify --deep",
     "tallystone --store DIR query summary --json",
+    "tallystone --store DIR-aged stats",
     "tallystone --store DIR query percentile --field tokens_used --percentile 0.5",
     "tallystone --store DIR query task-metrics --agent-id conv --limit 20 --csv",
     "tallystone --store DIR query top-agents --metric-type avg_duration_ms --explain",

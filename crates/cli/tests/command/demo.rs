@@ -6,7 +6,7 @@ use crate::support::Place;
 fn the_demo_shows_everything() {
     let place = Place::new();
     let out = place.ok("demo");
-    for section in ["== Written ==", "== Asked ==", "== On disk ==", "== Go on =="] {
+    for section in ["== Written ==", "== Asked ==", "== On disk ==", "== Aged ==", "== Go on =="] {
         assert!(out.contains(section), "{section} in {out}");
     }
     for method in [
@@ -34,6 +34,14 @@ fn the_demo_shows_everything() {
     let report = place.json("demo");
     assert_eq!(report["dir"], "tallystone-demo-2");
     assert_eq!(report["questions"].as_array().unwrap().len(), 11);
+    let aged = report["aged"]["asked"].as_array().unwrap();
+    let tiers: Vec<&str> = aged.iter().map(|asked| asked["tier"].as_str().unwrap()).collect();
+    assert_eq!(tiers, ["rows", "archived rows", "daily rollup"]);
+    for asked in aged {
+        let (bound, off) = (&asked["rank_error"], &asked["true_rank_error"]);
+        assert!(off.as_f64().unwrap() <= bound.as_f64().unwrap(), "{asked}");
+    }
+    assert_eq!(aged[1]["p99_ms"].as_f64(), aged[1]["true_p99_ms"].as_f64());
     let (_, go_on) = out.split_once("== Go on ==").unwrap();
     let commands: Vec<_> =
         go_on.lines().filter_map(|l| l.trim().strip_prefix("tallystone ")).collect();
