@@ -13,6 +13,7 @@ mod dump;
 mod floor;
 mod guard;
 mod ingest;
+mod lifecycle;
 mod measure;
 mod memory;
 mod questions;
@@ -32,6 +33,7 @@ use arguments::{Arguments, Mode};
 use data::{Asked, BULK_ROWS, SEED, gauges, tasks};
 use floor::Kernel;
 use ingest::Ingest;
+use lifecycle::Lifecycle;
 use measure::{Effort, timed};
 use questions::{Kind, QUESTIONS, Question, Subject};
 use report::{Figure, Report, heading, say};
@@ -163,6 +165,8 @@ impl Size<'_> {
             arguments: self.arguments,
         };
         ingest.run(batches, report);
+        let (rows, dir, arguments) = (self.rows, self.scratch, self.arguments);
+        Lifecycle { table, rows, dir, arguments }.run(batches, report);
         let wanted = |question: &&Question| {
             let group = if table == Table::Task { "tasks" } else { "gauges" };
             question.table == table && self.arguments.wants(&[question.id, group])

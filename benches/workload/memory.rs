@@ -24,7 +24,7 @@ use crate::stores::{create, open, place};
 const COPIES: [&str; 2] = ["Q10c", "A6c"];
 
 /// Starts the program again.
-fn child(what: &str, dir: &Path, rows: usize) -> Json {
+pub(crate) fn child(what: &str, dir: &Path, rows: usize) -> Json {
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(program);
     command.args(["child", what]).arg(dir).args(["--rows", &rows.to_string()]);
@@ -66,6 +66,7 @@ pub(crate) fn run_child(what: &str, dir: &Path, rows: usize) {
     let line = match what {
         "open" => first_answer(dir),
         "load" => bulk_load(dir, rows),
+        "compact" => crate::lifecycle::compact(dir),
         table => questions(dir, Table::parse(table).unwrap()),
     };
     println!("{line}");
@@ -115,14 +116,14 @@ fn bulk_load(dir: &Path, rows: usize) -> Json {
 }
 
 /// Looks at the process's anonymous memory all the time.
-struct Watch {
+pub(crate) struct Watch {
     base: u64,
     peak: Arc<AtomicU64>,
     done: Arc<AtomicBool>,
 }
 
 impl Watch {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (peak, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let seen = (Arc::clone(&peak), Arc::clone(&done));
         std::thread::spawn(move || {
@@ -140,7 +141,7 @@ impl Watch {
 
     /// MiB over the base.
     #[expect(clippy::cast_precision_loss, reason = "printed with three digits")]
-    fn peak(&self) -> f64 {
+    pub(crate) fn peak(&self) -> f64 {
         let now = Status::open().anonymous_kib();
         let peak = self.peak.fetch_max(now, Ordering::Relaxed).max(now);
         peak.saturating_sub(self.base) as f64 / 1024.0
