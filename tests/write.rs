@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use tallystone::column::Values;
-use tallystone::{Durability, ErrorKind, Options, Store, Table, TaskMetric, Timestamp};
+use std::sync::Arc;
+
+use tallystone::column::{Batch, Bitmap, Column, Strings, Values};
+use tallystone::{Durability, ErrorKind, Filter, Options, Store, Table, TaskMetric, Timestamp};
+
+const START: i64 = 1_794_787_200_000_000;
 
 fn task<'a>(micros: i64, task_id: &'a str, agent_id: &'a str) -> TaskMetric<'a> {
     TaskMetric {
@@ -130,4 +134,37 @@ fn columns_with_text_under_a_null_are_refused() {
     appender.append_columns(Table::Task, good).unwrap();
     appender.flush().unwrap();
     assert_eq!(store.snapshot().unwrap().rows(Table::Task), 100);
+}
+
+#[test]
+fn a_text_that_a_dictionary_has_twice_is_one_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
+    store.keep_everything().unwrap();
+    let stamps = (0..4).map(|number| START + number).collect();
+    let nothing = Bitmap::filled(4, false);
+    let dictionary: Strings = ["ada", "bob", "ada", "of no row"].into_iter().collect();
+    let codes = Values::Coded { codes: vec![0, 1, 2, 2], dictionary: Arc::new(dictionary) };
+    let metrics = Values::Text(["cpu"; 4].into_iter().collect());
+    let batch = Batch {
+        schema: Table::Agent.schema(),
+        columns: vec![
+            Column::new(Values::Int(stamps)),
+            Column::new(codes),
+            Column::new(metrics),
+            Column::new(Values::Float(vec![1.0, 2.0, 3.0, 4.0])),
+            Column::with_validity(Values::Text([""; 4].into_iter().collect()), nothing),
+        ],
+    };
+    store.appender().unwrap().append_columns(Table::Agent, batch).unwrap();
+    store.commit().unwrap();
+    for sealed in [false, true] {
+        let snapshot = store.snapshot().unwrap();
+        let of_ada = Filter::new().agent("ada");
+        assert_eq!(snapshot.agent_metrics(&of_ada).unwrap().rows.len(), 3, "sealed: {sealed}");
+        let keys = snapshot.aggregate_by_key(Table::Agent, "value", "agent_id", &Filter::new());
+        let rows: Vec<u64> = keys.unwrap().rows.iter().map(|key| key.aggregate.rows).collect();
+        assert_eq!(rows, [3, 1]);
+        store.seal().unwrap();
+    }
 }

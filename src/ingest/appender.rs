@@ -1,14 +1,17 @@
 //! `Appender`: one thread's way into the store, and the checks at the door.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
-use crate::column::{Batch, Strings, Values, extremes};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::column::{Batch, Column, Strings, Values, extremes};
 use crate::config::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::ForkGuard;
 use crate::ingest::buffer::{PartitionBatch, RowRef};
-use crate::ingest::channel::{Gate, Message, SharedSlot};
+use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
 use crate::limits::{BATCH_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::row::{self, AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
@@ -20,12 +23,21 @@ pub(crate) struct Door {
     /// Per table: rows before this moment are past the last retention tier.
     cutoffs: [AtomicI64; 3],
     fork: ForkGuard,
+    /// Dictionaries of batches that were found to have each text once.
+    distinct: Mutex<Vec<Weak<Strings>>>,
 }
+
+/// Dictionaries that are known to have each text once.
+const DISTINCT_KNOWN: usize = 4;
 
 impl Door {
     /// A door that refuses nothing for its age.
     pub(crate) fn new() -> Self {
-        Self { cutoffs: [const { AtomicI64::new(i64::MIN) }; 3], fork: ForkGuard::new() }
+        Self {
+            cutoffs: [const { AtomicI64::new(i64::MIN) }; 3],
+            fork: ForkGuard::new(),
+            distinct: Mutex::default(),
+        }
     }
 
     /// Refuses rows of `table` before `micros` from now on.
@@ -74,9 +86,10 @@ impl Door {
     /// # Errors
     ///
     /// `BadInput` naming the column, the row and the rule; `PastRetention`; `Forked`.
-    pub(crate) fn split(&self, table: Table, batch: Batch) -> Result<Vec<PartitionBatch>> {
+    pub(crate) fn split(&self, table: Table, mut batch: Batch) -> Result<Vec<PartitionBatch>> {
         self.check_process()?;
         check_batch(table, &batch)?;
+        batch.columns.iter_mut().for_each(|column| self.unite_codes(column));
         let stamps = batch.timestamps();
         let Some((min, max)) = extremes(stamps) else { return Ok(Vec::new()) };
         self.check_age(table, min)?;
@@ -97,6 +110,33 @@ impl Door {
             .map(|(partition, rows)| filed(table, partition, batch.gather(&rows)))
             .collect())
     }
+}
+
+impl Door {
+    /// Gives rows of one text one code: a stored dictionary has each text once.
+    fn unite_codes(&self, column: &mut Column) {
+        let Values::Coded { codes, dictionary } = &mut column.values else { return };
+        let mut known = locked(&self.distinct);
+        // An address is not used again while a weak reference is left.
+        if known.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(dictionary))) {
+            return;
+        }
+        match first_codes(dictionary) {
+            Some(first) => codes.iter_mut().for_each(|code| *code = first[*code as usize]),
+            None => {
+                known.truncate(DISTINCT_KNOWN - 1);
+                known.insert(0, Arc::downgrade(dictionary));
+            }
+        }
+    }
+}
+
+/// For each entry the first one of the same text; `None` if there is no other.
+fn first_codes(dictionary: &Strings) -> Option<Vec<u32>> {
+    let mut seen: HashMap<&str, u32, RandomState> = HashMap::default();
+    let first = |(text, code)| *seen.entry(text).or_insert(code);
+    let first: Vec<u32> = dictionary.iter().zip(0u32..).map(first).collect();
+    (seen.len() < dictionary.len()).then_some(first)
 }
 
 fn filed(table: Table, partition: Partition, batch: Batch) -> PartitionBatch {
@@ -142,7 +182,7 @@ fn check_batch(table: Table, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-fn check_values(name: &str, kind: ColumnType, column: &crate::column::Column) -> Result<()> {
+fn check_values(name: &str, kind: ColumnType, column: &Column) -> Result<()> {
     let at = |row: usize, error: Error| Error::bad_input(format!("row {row}: {}", error.message()));
     match (kind, &column.values) {
         (ColumnType::Timestamp, Values::Int(values)) => {
@@ -290,7 +330,7 @@ impl Appender {
     fn ask(&self, sync: bool) -> Result<()> {
         self.door.check_process()?;
         self.gate.check()?;
-        self.gate.hand_over(&mut crate::ingest::channel::locked(&self.slot))?;
+        self.gate.hand_over(&mut locked(&self.slot))?;
         self.gate.ask_only(|reply| Message::Barrier { sync, reply })
     }
 }
@@ -299,7 +339,7 @@ impl Drop for Appender {
     fn drop(&mut self) {
         if self.door.check_process().is_ok() {
             // What cannot be handed over now has no owner to wait for it: the store keeps it.
-            let handed = self.gate.hand_over(&mut crate::ingest::channel::locked(&self.slot));
+            let handed = self.gate.hand_over(&mut locked(&self.slot));
             if handed.is_err() {
                 self.gate.adopt(Arc::clone(&self.slot));
             }
