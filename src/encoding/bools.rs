@@ -2,12 +2,18 @@
 
 use super::bytes::Reader;
 use super::layout::tag;
-use super::{Chunk, Shape, ones, write_chunk};
+use super::{Chunk, Effort, Shape, ones, put_bytes, read_bytes, write_chunk};
 use crate::column::Bitmap;
 use crate::error::{Error, Result};
+use crate::schema::ColumnType;
 use crate::selection::Selection;
 
-pub(super) fn encode(values: &Bitmap, shape: &Shape<'_>, out: &mut Vec<u8>) -> Result<()> {
+pub(super) fn encode(
+    values: &Bitmap,
+    shape: &Shape<'_>,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let (valid, set) = (shape.rows - shape.nulls, values.count_ones());
     if set == 0 || set == valid {
         let value = i64::from(set > 0);
@@ -16,16 +22,24 @@ pub(super) fn encode(values: &Bitmap, shape: &Shape<'_>, out: &mut Vec<u8>) -> R
             Ok(())
         });
     }
+    let dense = shape.validity.filter(|_| shape.dense).map(|validity| -> Bitmap {
+        ones(validity.as_bytes()).map(|row| values.get(row)).collect()
+    });
+    let bits = dense.as_ref().unwrap_or(values).as_bytes();
+    let start = out.len();
+    if matches!(effort, Effort::Archive { .. }) {
+        write_chunk(out, tag::BIT_BYTES, shape, |out| put_bytes(bits, effort, out))?;
+    }
+    let packed = out.split_off(start);
     write_chunk(out, tag::BITS, shape, |out| {
-        match shape.validity.filter(|_| shape.dense) {
-            None => out.extend_from_slice(values.as_bytes()),
-            Some(validity) => {
-                let dense: Bitmap = ones(validity.as_bytes()).map(|row| values.get(row)).collect();
-                out.extend_from_slice(dense.as_bytes());
-            }
-        }
+        out.extend_from_slice(bits);
         Ok(())
-    })
+    })?;
+    if !packed.is_empty() && packed.len() < out.len() - start {
+        out.truncate(start);
+        out.extend_from_slice(&packed);
+    }
+    Ok(())
 }
 
 pub(super) fn decode(chunk: &Chunk<'_>, validity: Option<&Bitmap>) -> Result<Bitmap> {
@@ -62,7 +76,14 @@ fn decode_stored(chunk: &Chunk<'_>) -> Result<Bitmap> {
             other => Err(Error::corrupt("5.2", format!("constant {other}, expected 0 or 1"))),
         };
     }
-    let bytes = reader.take(count.div_ceil(8))?;
+    let unpacked;
+    let bytes = if chunk.encoding == tag::BIT_BYTES {
+        let bytes = chunk.nested(&mut reader, ColumnType::Int, count.div_ceil(8))?;
+        unpacked = read_bytes(&bytes)?;
+        &unpacked[..]
+    } else {
+        reader.take(count.div_ceil(8))?
+    };
     reader.end()?;
     Bitmap::from_bytes(bytes, count)
         .ok_or_else(|| Error::corrupt("5.2", "a bit past the last row is set"))

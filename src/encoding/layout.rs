@@ -10,6 +10,8 @@ pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const ALIGNMENT: usize = 8;
 /// Header flag: a validity bitmap follows the header.
 pub(super) const FLAG_VALIDITY: u8 = 1;
+/// Header flag: the bitmap is a sub-chunk of its bytes.
+pub(super) const FLAG_PACKED: u8 = 4;
 /// Header flag: the body holds the values of non-null rows only.
 pub(super) const FLAG_DENSE: u8 = 2;
 
@@ -48,6 +50,7 @@ pub(super) mod tag {
     pub(in crate::encoding) const PATCHED: u8 = 6;
     pub(in crate::encoding) const BITS: u8 = 7;
     pub(in crate::encoding) const PLANES: u8 = 8;
+    pub(in crate::encoding) const BIT_BYTES: u8 = 9;
     pub(in crate::encoding) const FLOAT_RAW: u8 = 16;
     pub(in crate::encoding) const FLOAT_DECIMAL: u8 = 17;
     pub(in crate::encoding) const FLOAT_CONSTANT: u8 = 18;
@@ -61,6 +64,6 @@ pub(super) mod tag {
 }
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGNMENT));
-const _: () = assert!(FLAG_VALIDITY & FLAG_DENSE == 0);
+const _: () = assert!((FLAG_VALIDITY | FLAG_DENSE | FLAG_PACKED).count_ones() == 3);
 // The reader of PACKED loads eight bytes from the byte in which a lane starts.
 const _: () = assert!(PACKED_BITS_MAX as usize + 7 < 64);

@@ -30,7 +30,9 @@ use std::sync::Arc;
 pub(crate) use self::numbers::{Numbers, count_inside, find_inside};
 
 use self::bytes::{Reader, pad, padding, put_count};
-use self::layout::{FLAG_DENSE, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag};
+use self::layout::{
+    FLAG_DENSE, FLAG_PACKED, FLAG_VALIDITY, HEADER_BYTES, NEST_MAX, TEXT_RAW_BYTES_MAX, tag,
+};
 use crate::column::{Bitmap, Column, Strings, Values, valid_extremes};
 use crate::error::{Error, Result};
 use crate::limits::FRAME_ROWS_MAX;
@@ -99,18 +101,20 @@ pub(crate) fn encode(
     check_limits(column)?;
     match &column.values {
         Values::Int(values) => {
-            let shape = Shape::of(column, false);
+            let shape = Shape::of(column, false, effort);
             let stored = shape.gather(values);
             ints::encode(&stored, &shape, effort, out)
         }
         Values::Float(values) => {
-            let shape = Shape::of(column, true);
+            let shape = Shape::of(column, true, effort);
             floats::encode(&shape.gather_dense(values), &shape, effort, out)
         }
-        Values::Bool(values) => bools::encode(values, &Shape::of(column, false), out),
-        Values::Text(values) => text::encode(values, &Shape::of(column, true), effort, out),
+        Values::Bool(values) => {
+            bools::encode(values, &Shape::of(column, false, effort), effort, out)
+        }
+        Values::Text(values) => text::encode(values, &Shape::of(column, true, effort), effort, out),
         Values::Coded { codes, dictionary } => {
-            let shape = Shape::of(column, false);
+            let shape = Shape::of(column, false, effort);
             let stored = shape.gather(codes);
             match scope {
                 TextScope::Local => text::encode_local(&stored, dictionary, &shape, effort, out),
@@ -146,20 +150,24 @@ struct Shape<'a> {
     nulls: usize,
     validity: Option<&'a Bitmap>,
     dense: bool,
+    /// With what effort the bitmap is written as a sub-chunk; `None`: as it is.
+    packed: Option<Effort>,
 }
 
 impl<'a> Shape<'a> {
     /// Of a sub-chunk: all rows have a value.
     fn plain(rows: usize) -> Self {
-        Self { rows, nulls: 0, validity: None, dense: false }
+        Self { rows, nulls: 0, validity: None, dense: false, packed: None }
     }
 
     /// Of a column. Values that cannot be scanned in place anyway are kept densely as soon
     /// as there is a null, the others when more than half of the rows are null.
-    fn of(column: &'a Column, dense: bool) -> Self {
+    fn of(column: &'a Column, dense: bool, effort: Effort) -> Self {
         let (rows, nulls) = (column.len(), column.null_count());
         let validity = column.validity.as_ref().filter(|_| nulls > 0);
-        Self { rows, nulls, validity, dense: nulls > 0 && (dense || nulls > rows / 2) }
+        let dense = nulls > 0 && (dense || nulls > rows / 2);
+        let packed = matches!(effort, Effort::Archive { .. }).then_some(effort);
+        Self { rows, nulls, validity, dense, packed }
     }
 
     /// The values that go into the body: dense, or with the least of them in null rows.
@@ -223,17 +231,31 @@ fn write_chunk(
     shape: &Shape<'_>,
     body: impl FnOnce(&mut Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    let validity = if shape.validity.is_some() { FLAG_VALIDITY } else { 0 };
-    let dense = if shape.dense { FLAG_DENSE } else { 0 };
-    out.extend_from_slice(&[encoding, validity | dense, 0, 0]);
+    // Of rows that are all null there is nothing to say.
+    let validity = shape.validity.filter(|_| shape.nulls < shape.rows);
+    let mut flags = if shape.dense { FLAG_DENSE } else { 0 };
+    let mut packed = Vec::new();
+    if let Some(validity) = validity {
+        flags |= FLAG_VALIDITY;
+        if let Some(effort) = shape.packed {
+            put_bytes(validity.as_bytes(), effort, &mut packed)?;
+            let bytes = validity.as_bytes().len();
+            flags |= if packed.len() < bytes + padding(bytes) { FLAG_PACKED } else { 0 };
+        }
+    }
+    out.extend_from_slice(&[encoding, flags, 0, 0]);
     put_count(out, shape.rows)?;
     put_count(out, shape.nulls)?;
     let length_at = out.len();
     put_count(out, 0)?;
-    if let Some(validity) = shape.validity {
-        let start = out.len();
-        out.extend_from_slice(validity.as_bytes());
-        pad(out, start);
+    match validity {
+        Some(_) if flags & FLAG_PACKED != 0 => out.extend_from_slice(&packed),
+        Some(validity) => {
+            let start = out.len();
+            out.extend_from_slice(validity.as_bytes());
+            pad(out, start);
+        }
+        None => {}
     }
     let start = out.len();
     body(out)?;
@@ -242,6 +264,19 @@ fn write_chunk(
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
     pad(out, start);
     Ok(())
+}
+
+/// Appends an ints sub-chunk of bytes.
+fn put_bytes(bytes: &[u8], effort: Effort, out: &mut Vec<u8>) -> Result<()> {
+    let bytes: Vec<u32> = bytes.iter().map(|byte| u32::from(*byte)).collect();
+    ints::encode(&bytes, &Shape::plain(bytes.len()), effort, out)
+}
+
+/// The bytes of such a sub-chunk.
+fn read_bytes(chunk: &Chunk<'_>) -> Result<Vec<u8>> {
+    let bytes: Vec<u32> = ints::decode(chunk)?;
+    let byte = |byte: u32| u8::try_from(byte).map_err(|_| Error::corrupt("4.2", "not a byte"));
+    bytes.into_iter().map(byte).collect()
 }
 
 /// A parsed chunk: the header is checked, the body is not yet.
@@ -253,7 +288,9 @@ pub(crate) struct Chunk<'a> {
     depth: u8,
     rows: usize,
     nulls: usize,
+    /// The bitmap, or the sub-chunk of its bytes.
     validity: &'a [u8],
+    packed: bool,
     body: &'a [u8],
 }
 
@@ -282,13 +319,30 @@ impl<'a> Chunk<'a> {
         if rows > FRAME_ROWS_MAX || nulls > rows {
             return Err(reader.corrupt(format!("{rows} rows of which {nulls} are null")));
         }
-        let known = flags & !(FLAG_VALIDITY | FLAG_DENSE) == 0;
-        if !known || has_validity != (nulls > 0) || (dense && !has_validity) {
+        let packed = flags & FLAG_PACKED != 0;
+        let known = flags & !(FLAG_VALIDITY | FLAG_DENSE | FLAG_PACKED) == 0;
+        let mixed = nulls > 0 && nulls < rows;
+        if !known || has_validity != mixed || (dense && nulls == 0) || (packed && !mixed) {
             return Err(reader.corrupt(format!("flags {flags:#04x} with {nulls} nulls")));
         }
-        let validity = reader.padded(if has_validity { rows.div_ceil(8) } else { 0 })?;
+        let bytes = if has_validity { rows.div_ceil(8) } else { 0 };
+        let validity =
+            if packed { Self::read_packed(reader, depth, bytes)? } else { reader.padded(bytes)? };
         let body = reader.padded(length)?;
-        Ok(Self { kind, encoding, dense, depth, rows, nulls, validity, body })
+        Ok(Self { kind, encoding, dense, depth, rows, nulls, validity, packed, body })
+    }
+
+    /// The bytes of the sub-chunk that a bitmap of so many bytes is.
+    fn read_packed(reader: &mut Reader<'a>, depth: u8, bytes: usize) -> Result<&'a [u8]> {
+        if depth >= NEST_MAX {
+            return Err(reader.corrupt(format!("more than {NEST_MAX} levels of sub-chunks")));
+        }
+        let mut ahead = *reader;
+        let chunk = Self::read(&mut ahead, ColumnType::Int, depth + 1)?;
+        if chunk.rows != bytes || chunk.nulls != 0 {
+            return Err(reader.corrupt(format!("a bitmap of {} bytes", chunk.rows)));
+        }
+        reader.take(chunk.len())
     }
 
     /// Reads a sub-chunk, which has no nulls and `rows` rows.
@@ -325,7 +379,17 @@ impl<'a> Chunk<'a> {
         if self.nulls == 0 {
             return Ok(None);
         }
-        Bitmap::from_bytes(self.validity, self.rows)
+        if self.nulls == self.rows {
+            return Ok(Some(Bitmap::filled(self.rows, false)));
+        }
+        let bitmap = if self.packed {
+            let mut reader = Reader::new(self.validity, "4.2");
+            let chunk = Self::read(&mut reader, ColumnType::Int, self.depth + 1)?;
+            Bitmap::from_bytes(&read_bytes(&chunk)?, self.rows)
+        } else {
+            Bitmap::from_bytes(self.validity, self.rows)
+        };
+        bitmap
             .filter(|bitmap| self.rows - bitmap.count_ones() == self.nulls)
             .map(Some)
             .ok_or_else(|| Error::corrupt("4.2", "the validity bitmap and the null count differ"))
@@ -575,7 +639,7 @@ fn fits(encoding: u8, kind: ColumnType) -> bool {
                 | tag::PATCHED
                 | tag::PLANES
         ),
-        ColumnType::Bool => matches!(encoding, tag::CONSTANT | tag::BITS),
+        ColumnType::Bool => matches!(encoding, tag::CONSTANT | tag::BITS | tag::BIT_BYTES),
         ColumnType::Float => matches!(
             encoding,
             tag::FLOAT_RAW | tag::FLOAT_DECIMAL | tag::FLOAT_CONSTANT | tag::FLOAT_PATTERNS
@@ -881,6 +945,12 @@ mod tests {
         assert_example("dense", &append(&dense));
         let bits = Column::new(Values::Bool([true, false, true].into_iter().collect()));
         assert_example("BITS", &append(&bits));
+        let archive =
+            |column: &Column| chunk_of(column, TextScope::Local, Effort::Archive { level: 6 });
+        let bits = Column::new(Values::Bool((0..1024).map(|row| row % 2 == 0).collect()));
+        assert_example("BIT BYTES", &archive(&bits));
+        let sevens = with_nulls(ints(vec![7; 1024]), |row| row % 2 == 1);
+        assert_example("packed validity", &archive(&sevens));
         assert_example("RAW", &append(&Column::new(Values::Float(vec![1.5, -0.0]))));
         let mut out = Vec::new();
         let values: Vec<f64> = vec![0.5, 1.25, -0.0, 3.0, 0.75, 1.0, 2.0, 2.5];

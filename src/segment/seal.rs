@@ -183,6 +183,10 @@ impl<'a> SegmentWriter<'a> {
         for (column, frame) in &mut frames {
             writer.frame(FrameKind::Dictionary, *column, frame, (0, 0))?;
         }
+        let grain = match spec.kind {
+            FileKind::Archive => Grain::ARCHIVE,
+            _ => Grain::SEGMENT,
+        };
         let scope = |dictionary: &Option<_>| match dictionary {
             Some(_) => TextScope::Segment,
             None => TextScope::Local,
@@ -192,7 +196,7 @@ impl<'a> SegmentWriter<'a> {
             schema,
             writer,
             scopes: dictionaries.iter().map(scope).collect(),
-            summariser: Summariser::new(schema, &dictionaries, Grain::SEGMENT),
+            summariser: Summariser::new(schema, &dictionaries, grain),
             dictionaries: frames,
             zones: Vec::new(),
             members: None,

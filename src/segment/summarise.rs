@@ -78,6 +78,9 @@ impl Grain {
         short: false,
     };
 
+    /// What lies beside the rows of an archive.
+    pub(crate) const ARCHIVE: Self = Self { short: true, ..Self::SEGMENT };
+
     /// What an hourly rollup keeps instead of the rows.
     pub(crate) fn hourly(schema: &Schema) -> Self {
         Self {
