@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tallystone::testing::{EntryKind, FileSystem, OsFileSystem};
 use tallystone::{
-    AgentMetric, AgentRow, Filter, ImportSource, Options, Order, Percentile, Row, Snapshot, Store,
-    SwarmMetric, SwarmRow, Table, TaskMetric, TaskRow, Timestamp, TopBy, Value,
+    AgentMetric, AgentRow, Aggregation, Filter, ImportSource, Interval, MaintenanceRequest,
+    Options, Order, Percentile, Retention, Row, Snapshot, Store, SwarmMetric, SwarmRow, Table,
+    TableRetention, TaskMetric, TaskRow, Tiers, Timestamp, TopBy, Value,
 };
 
 const DAY: i64 = 86_400_000_000;
@@ -219,16 +220,130 @@ fn write(dir: &Path) {
     let _ = OsFileSystem.remove(&dir.join("reserve"));
 }
 
+/// Days of the aged store: two that are gone, two kept as days, two as hours, two archived,
+/// and one as it was.
+const AGED_DAYS: i64 = 9;
+const AGED: std::ops::Range<i64> = 0..540;
+
+/// Ten days after the first of them began.
+#[derive(Debug)]
+struct TenDaysLater;
+
+impl tallystone::time::Clock for TenDaysLater {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(START + 10 * DAY).unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        tallystone::time::SystemClock.elapsed()
+    }
+}
+
+fn aged_options() -> Options {
+    Options { clock: Arc::new(TenDaysLater), maintenance: None, ..options() }
+}
+
+fn aged_day(number: i64) -> i64 {
+    number % AGED_DAYS
+}
+
+fn aged_task(number: i64) -> TaskRow {
+    let micros = START + aged_day(number) * DAY + number * 7_919_000_003 % DAY;
+    TaskRow {
+        timestamp: Timestamp::from_micros(micros).unwrap(),
+        duration_ms: (number % 7 != 0).then_some(number * number % 10_007),
+        ..task(number + 10)
+    }
+}
+
+fn write_aged(dir: &Path) {
+    let store = Store::open_with(dir, aged_options()).unwrap();
+    for number in AGED {
+        let row = aged_task(number);
+        store.record_task(&metric(&row)).unwrap();
+        store
+            .record_agent(&AgentMetric {
+                timestamp: row.timestamp,
+                agent_id: &row.agent_id,
+                metric_type: ["cpu", "memory"][usize::from(number % 2 != 0)],
+                value: number as f64 * 0.25,
+                metadata: None,
+            })
+            .unwrap();
+    }
+    store.seal().unwrap();
+    let rule = TableRetention::Tiers(Tiers {
+        detailed_days: 2,
+        archive_days: 4,
+        hourly_days: 6,
+        daily_days: 8,
+    });
+    store.set_retention(&Retention { task: rule, agent: rule, ..Retention::KEEP }).unwrap();
+    let request = MaintenanceRequest { accept_clock: true, ..MaintenanceRequest::default() };
+    store.maintain(&request).unwrap();
+    // What was replaced goes with the second pass.
+    store.maintain(&request).unwrap();
+    store.close().unwrap();
+    let _ = OsFileSystem.remove(&dir.join("reserve"));
+}
+
+fn check_aged(store: &Store) {
+    let snapshot = store.snapshot().unwrap();
+    let rows: Vec<(i64, TaskRow)> = AGED.map(|n| (aged_day(n), aged_task(n))).collect();
+    let all = snapshot.aggregate(Table::Task, "duration_ms", &Filter::new()).unwrap();
+    let coverage = &all.coverage;
+    let parts = [&coverage.detail, &coverage.hourly, &coverage.daily, &coverage.gone];
+    assert!(parts.iter().all(|part| part.len() == 1), "{coverage:?}");
+    assert_eq!((coverage.damaged.len(), coverage.unanswerable.len()), (0, 0));
+    let left = || rows.iter().filter(|(day, _)| *day >= 2).map(|(_, row)| row);
+    let sum: i64 = left().filter_map(|row| row.duration_ms).sum();
+    assert_eq!((all.value.rows, all.value.sum), (left().count() as u64, Value::Int(sum)));
+    // Rows, of the days that have some; of the others it is said that they are gone.
+    let page = snapshot.task_metrics(&Filter::new().all()).unwrap();
+    let mut expected: Vec<_> =
+        rows.iter().filter(|(day, _)| *day >= 6).map(|(_, row)| format!("{row:?}")).collect();
+    let mut found: Vec<_> = page.rows.iter().map(|row| format!("{row:?}")).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    assert_eq!(page.coverage.unanswerable.len(), 1, "{:?}", page.coverage);
+    // Plain digests are exact.
+    let mut values: Vec<f64> =
+        AGED.filter(|n| aged_day(*n) >= 2).map(|n| n as f64 * 0.25).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let p99 = snapshot
+        .percentile(Table::Agent, "value", 0.99, Percentile::Exact, &Filter::new())
+        .unwrap()
+        .value;
+    let rank = values.len() * 99 / 100;
+    assert_eq!((p99.value, p99.rank_error), (Some(Value::Float(values[rank])), 0.0));
+    let hours = snapshot
+        .aggregate_by_time(
+            Table::Task,
+            "duration_ms",
+            Interval::Hour,
+            Aggregation::Count,
+            &Filter::new(),
+        )
+        .unwrap();
+    let counted: u64 = hours.rows.iter().map(|bucket| bucket.count).sum();
+    assert_eq!(counted, rows.iter().filter(|(day, _)| *day >= 4).count() as u64);
+    let report = store.verify(true).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
 // ---------------------------------------------------------------------------------------
 // Reading
 
-fn golden() -> Vec<PathBuf> {
+/// The golden stores, aged ones or the others.
+fn golden(aged: bool) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let versions: Vec<PathBuf> = OsFileSystem
         .list(&dir)
         .unwrap()
         .into_iter()
         .filter(|entry| entry.kind == EntryKind::Directory)
+        .filter(|entry| entry.name.ends_with("-aged") == aged)
         .map(|entry| dir.join(entry.name))
         .collect();
     assert!(!versions.is_empty());
@@ -315,16 +430,23 @@ fn check_answers(snapshot: &Snapshot) {
 fn stores_of_every_format_are_read_and_left_alone() {
     if let Some(dir) = std::env::var_os(WRITE) {
         write(Path::new(&dir));
+        let mut aged = dir;
+        aged.push("-aged");
+        write_aged(Path::new(&aged));
         return;
     }
-    for dir in golden() {
+    for dir in golden(false).into_iter().chain(golden(true)) {
         let before = files(&dir);
         let bytes: usize = before.values().map(Vec::len).sum();
-        assert!(bytes < 300 << 10, "{}: {bytes} bytes", dir.display());
+        assert!(bytes < 400 << 10, "{}: {bytes} bytes", dir.display());
         let copy = copy(&dir);
         let store = Store::open_read_only(copy.path()).unwrap();
         assert!(store.recovery().notes.is_empty(), "{:?}", store.recovery());
-        check(&store);
+        if dir.to_string_lossy().ends_with("-aged") {
+            check_aged(&store)
+        } else {
+            check(&store)
+        }
         drop(store);
         let mut after = files(copy.path());
         // SQLite makes these beside a catalog that it reads, wherever it may write.
@@ -340,7 +462,15 @@ fn stores_of_every_format_go_on_as_stores_of_today() {
     if std::env::var_os(WRITE).is_some() {
         return;
     }
-    for dir in golden() {
+    for dir in golden(true) {
+        let copy = copy(&dir);
+        let store = Store::open_with(copy.path(), aged_options()).unwrap();
+        check_aged(&store);
+        let request = MaintenanceRequest { accept_clock: true, ..MaintenanceRequest::default() };
+        store.maintain(&request).unwrap();
+        check_aged(&store);
+    }
+    for dir in golden(false) {
         let copy = copy(&dir);
         let store = Store::open_with(copy.path(), options()).unwrap();
         assert!(!store.recovery().catalog_rebuilt, "{:?}", store.recovery());

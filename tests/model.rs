@@ -20,8 +20,9 @@ use tallystone::testing::workload::{Random, Tasks};
 use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
 use tallystone::time::{Clock, MICROS_PER_DAY, MICROS_PER_HOUR, SystemClock};
 use tallystone::{
-    AgentMetric, AgentRow, Appender, Filter, Import, ImportSource, Limit, Options, ReadMode, Row,
-    Snapshot, Store, SwarmMetric, SwarmRow, Table, TaskMetric, TaskRow, Timestamp, Value,
+    AgentMetric, AgentRow, Appender, Filter, Import, ImportSource, Limit, MaintenanceRequest,
+    MaintenanceWork, Options, ReadMode, Retention, Row, Snapshot, Store, SwarmMetric, SwarmRow,
+    Table, TableRetention, TaskMetric, TaskRow, Tiers, Timestamp, Value,
 };
 
 /// 2026-11-16, a Monday.
@@ -579,6 +580,27 @@ impl Run {
         self.note("second handle");
     }
 
+    /// Lets all days that are over become archives, in which every row stays.
+    fn archive(&mut self) {
+        self.commit();
+        let tiers = Tiers {
+            detailed_days: *pick(&mut self.random, &[0, 1, 20]),
+            archive_days: Tiers::DAYS_MAX,
+            hourly_days: 0,
+            daily_days: 0,
+        };
+        let rule = TableRetention::Tiers(tiers);
+        let retention = Retention { task: rule, agent: rule, swarm: rule, max_bytes: None };
+        self.store().set_retention(&retention).unwrap();
+        let what = *pick(&mut self.random, &[MaintenanceWork::All, MaintenanceWork::Compact]);
+        let request = MaintenanceRequest { what, accept_clock: true, dry_run: false };
+        let report = self.store().maintain(&request).unwrap();
+        assert!(report.refused.is_none() && report.postponed.is_empty(), "{report:?}");
+        // What is accepted from now on may be of any age.
+        self.store().keep_everything().unwrap();
+        self.note("archive");
+    }
+
     fn reopen(&mut self) {
         let (store, appender) = self.handles.take().unwrap();
         if self.random.chance(0.5) {
@@ -650,7 +672,8 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.below(21) {
+            20 => self.archive(),
             0..5 => self.append(),
             5..8 => self.append_columns(),
             8..10 => {

@@ -4,7 +4,6 @@
 //! of its own, whose memory is watched.
 
 #![expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
-#![expect(clippy::disallowed_methods, reason = "folders of the benchmark, not of a store")]
 
 use std::path::Path;
 use std::time::Duration;
