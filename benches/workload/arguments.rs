@@ -8,6 +8,7 @@ pub(crate) const USAGE: &str = "\
 cargo bench --bench workload -- [OPTIONS]            measure
 cargo bench --bench workload -- dump DIR [--rows N]  write the workload for other engines
 cargo bench --bench workload -- serve [--rows N] [--keep DIR]  answer questions from stdin
+cargo bench --bench workload -- aged [--rows N]      a store of 90 days in every tier
 cargo bench --bench workload -- guard [--write]      compare instructions with those kept
 
   --rows N[,N]         rows of each table (1000000); of two, the growth is printed
@@ -66,6 +67,8 @@ pub(crate) enum Mode {
     Measure,
     Dump(PathBuf),
     Serve,
+    /// A store of 90 days in every tier.
+    Aged,
     /// Counts instructions; writes the counts instead of comparing them.
     Guard {
         write: bool,
@@ -117,6 +120,7 @@ impl Arguments {
                 "--json" => found.json = Some(next()?.into()),
                 "dump" => found.mode = Mode::Dump(next()?.into()),
                 "serve" => found.mode = Mode::Serve,
+                "aged" => found.mode = Mode::Aged,
                 "guard" => found.mode = Mode::Guard { write: false },
                 "--write" => found.mode = Mode::Guard { write: true },
                 "child" => found.mode = Mode::Child(next()?, next()?.into()),

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
+mod aged;
 mod arguments;
 mod data;
 mod dump;
@@ -62,6 +63,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         Mode::Serve => serve::serve(&folder(rows), rows),
         Mode::Guard { write } => {
             guard::guard(arguments.keep.as_deref().unwrap_or(scratch.path()), *write)?;
+        }
+        Mode::Aged => {
+            let mut report = Report::default();
+            aged::aged(scratch.path(), rows, Effort::new(arguments.smoke), &mut report);
         }
         Mode::Child(what, dir) => memory::run_child(what, dir, rows),
         Mode::Measure => {

@@ -102,7 +102,8 @@ pub struct Coverage {
     pub hourly: Vec<Span>,
     /// Answered from daily rollups.
     pub daily: Vec<Span>,
-    /// Expired: nothing is kept.
+    /// Expired: nothing is kept. With the reason `damaged` where a file could not be read when
+    /// it expired.
     pub gone: Vec<Span>,
     /// Unreadable.
     pub damaged: Vec<Damage>,

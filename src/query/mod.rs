@@ -421,7 +421,8 @@ impl Snapshot {
     ) -> Result<T> {
         // What has gone and which files are lost is no segment, but is in the coverage.
         let question = || {
-            let (gone, lost) = (self.gone(table), self.file_damage(table));
+            let gone = (self.gone(table), self.damaged_gone(table));
+            let lost = self.file_damage(table);
             format!("{} {table} {filter:?} {gone:?} {lost:?}", asked())
         };
         // A block that could not be read may be readable the next time.

@@ -637,6 +637,10 @@ impl Ledger {
         }
         ledger.coverage.detail = spans(range, days);
         ledger.coverage.gone = spans(range, snapshot.gone(question.table).to_vec());
+        let damaged = spans(range, snapshot.damaged_gone(question.table).to_vec());
+        let damaged =
+            damaged.into_iter().map(|span| Span { reason: Some("damaged".into()), ..span });
+        ledger.coverage.gone.extend(damaged);
         ledger.open_rollups(snapshot, question);
         ledger
     }

@@ -359,8 +359,11 @@ impl Lister {
                         view.segments[table.index()].push(segment);
                     }
                     // Rows that came later may lie beside it.
-                    Opened::Tombstone(_) => {
-                        let gone = &mut view.gone[table.index()];
+                    Opened::Tombstone(tombstone) => {
+                        let gone = match tombstone.is_of_damage() {
+                            true => &mut view.damaged_gone[table.index()],
+                            false => &mut view.gone[table.index()],
+                        };
                         if gone.last() != Some(&partition.range()) {
                             gone.push(partition.range());
                         }

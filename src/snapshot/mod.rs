@@ -44,6 +44,8 @@ pub(crate) struct View {
     pub(crate) damage: [Vec<FileDamage>; 3],
     /// Per table: days whose rows have expired.
     pub(crate) gone: [Vec<TimeRange>; 3],
+    /// Per table: days of which damaged files have expired.
+    pub(crate) damaged_gone: [Vec<TimeRange>; 3],
     /// Answers of this store's snapshots.
     pub(crate) cache: Option<Arc<AnswerCache>>,
     /// Summaries of several segments that snapshots merged.
@@ -85,6 +87,11 @@ impl Snapshot {
     /// Days of the table whose rows have expired.
     pub(crate) fn gone(&self, table: Table) -> &[TimeRange] {
         &self.view.gone[table.index()]
+    }
+
+    /// Days of the table of which damaged files have expired.
+    pub(crate) fn damaged_gone(&self, table: Table) -> &[TimeRange] {
+        &self.view.damaged_gone[table.index()]
     }
 
     /// Committed rows of the table; not those that only rollups stand for.

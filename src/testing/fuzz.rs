@@ -21,7 +21,7 @@ use crate::config::{Options, ReadMode};
 use crate::encoding::views::Layout;
 use crate::encoding::{self, Chunk, Effort, TextScope};
 use crate::format::checksum::{self, Seed};
-use crate::format::id::Id;
+use crate::format::id::{FileKind, Id};
 use crate::format::layout::{
     ALIGNMENT, CHUNK_ENTRY_BYTES, COLUMNS_MAX, DIRECTORY_FIXED_BYTES, FRAME_HEADER_BYTES,
     FRAME_MAGIC, FRAMES_OFFSET, Field, HEADER_CHECKSUM_OFFSET, HEADER_COPIES, HEADER_COPY_BYTES,
@@ -31,10 +31,11 @@ use crate::format::order::float_key;
 use crate::fs::FileSystem;
 use crate::fs::sim::SimFileSystem;
 use crate::maintain::merge::{self, Reach};
-use crate::maintain::{self, verify};
+use crate::maintain::{self, compact, verify};
 use crate::query::filter::{Aggregation, Filter, Order, Percentile, TopBy};
 use crate::row::{AgentMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
+use crate::segment::Tier;
 use crate::segment::files::{StoreRoot, seal_rows};
 use crate::selection::{Selection, index};
 use crate::snapshot::Snapshot;
@@ -44,7 +45,7 @@ use crate::store_files::identity::{self, StoreFile};
 use crate::store_files::retention::RetentionRules;
 use crate::store_files::txn::TxnRecord;
 use crate::testing::{open_store, open_store_read_only};
-use crate::time::{Clock, Interval, SystemClock, Timestamp};
+use crate::time::{Clock, Interval, Partition, SystemClock, Timestamp};
 
 const DIR: &str = "/store";
 const START: i64 = 1_794_787_200_000_000;
@@ -88,6 +89,16 @@ pub fn sealed(input: &[u8]) {
     segment(input, &sample().sealed);
 }
 
+/// Reads an archive or an hourly rollup made of the input, as its first byte says.
+///
+/// # Panics
+///
+/// As [`active`].
+pub fn cold(input: &[u8]) {
+    let Some((kind, input)) = input.split_first() else { return };
+    segment(input, &sample().cold[usize::from(*kind) % 2]);
+}
+
 /// Decodes a column chunk; what can be decoded must come through another encoding.
 ///
 /// # Panics
@@ -117,7 +128,7 @@ pub fn chunk(input: &[u8]) {
     let whole = parsed.decode(Some(&dictionary)).ok();
     read_parts(&parsed, &dictionary, whole.as_ref());
     let Ok(column) = parsed.decode(None) else { return };
-    for effort in [Effort::Append, Effort::Seal] {
+    for effort in [Effort::Append, Effort::Seal, Effort::Archive { level: 1 }] {
         let mut out = Vec::new();
         if encoding::encode(&column, TextScope::Local, effort, &mut out).is_ok() {
             let again = Chunk::parse(&out, kind).and_then(|chunk| chunk.decode(None));
@@ -197,6 +208,8 @@ struct Sample {
     id: Id,
     active: Good,
     sealed: Good,
+    /// An archive, and an hourly rollup.
+    cold: [Good; 2],
     import: PathBuf,
 }
 
@@ -251,7 +264,9 @@ fn sample() -> &'static Sample {
         };
         let id = identity::read_store_file(&fs, Path::new(DIR)).expect("read").store_id;
         let import = Path::new(DIR).join("txn").join(Id::from_bytes([7; 16]).to_string());
-        let sample = Sample { id, active: find("active"), sealed: find("segment"), import, fs };
+        let (active, sealed) = (find("active"), find("segment"));
+        let cold = cold_files(&fs, id);
+        let sample = Sample { id, active, sealed, cold, import, fs };
         // The directory of imports is there as soon as one was begun.
         let source = crate::ingest::transaction::ImportSource {
             name: String::new(),
@@ -265,6 +280,29 @@ fn sample() -> &'static Sample {
         sample.fs.checkpoint();
         sample
     })
+}
+
+/// What an image of the store has once its day is cold: an archive, and an hourly rollup.
+fn cold_files(fs: &SimFileSystem, id: Id) -> [Good; 2] {
+    let image = fs.kill_image();
+    let root = StoreRoot {
+        fs: Arc::new(image.clone()),
+        dir: PathBuf::from(DIR),
+        id,
+        writer: Id::from_bytes([9; 16]),
+        options: Arc::new(options(ReadMode::Mapped)),
+    };
+    let lister = Lister::new(root.clone());
+    let place = (Table::Task, Partition::of_micros(START));
+    let good = |kind: FileKind| {
+        let files = lister.files().expect("list");
+        let found = files.iter().find(|facts| facts.name.kind == kind && facts.table == place.0);
+        Good::new(&image, found.expect("a file of the kind").path.clone())
+    };
+    compact::compact(&root, &lister, place, false).expect("compact");
+    let archive = good(FileKind::Archive);
+    compact::roll_up_to(&root, &lister, place, Tier::Hourly, false).expect("roll up");
+    [archive, good(FileKind::Hourly)]
 }
 
 fn record(store: &Store, round: i64) {
