@@ -17,7 +17,8 @@ use std::time::Duration;
 use tallystone::testing::workload::Random;
 use tallystone::time::{Clock, MICROS_PER_DAY, SystemClock};
 use tallystone::{
-    Durability, Filter, Limit, Options, Store, Table, TaskMetric, TaskRow, Timestamp,
+    Durability, Filter, Limit, MaintenanceRequest, Options, Retention, Store, Table,
+    TableRetention, TaskMetric, TaskRow, Tiers, Timestamp,
 };
 
 const ROUNDS: u64 = 200;
@@ -90,6 +91,14 @@ fn child() {
     let end: i64 = std::env::var(END).unwrap().parse().unwrap();
     let mut random = Random::new(round);
     let store = Store::open_with(dir, options(&mut random)).unwrap();
+    // Every day that is over becomes an archive, in which every row stays.
+    let tiers =
+        Tiers { detailed_days: 0, archive_days: Tiers::DAYS_MAX, hourly_days: 0, daily_days: 0 };
+    let task = TableRetention::Tiers(tiers);
+    let retention = Retention { task, ..Retention::KEEP };
+    if store.retention().unwrap() != retention {
+        store.set_retention(&retention).unwrap();
+    }
     say("\nopen");
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
@@ -110,6 +119,11 @@ fn write(store: &Store, end: i64, round: u64, writer: u64) {
             4..8 => appender.commit().unwrap(),
             8 => store.flush().unwrap(),
             9 if writer == 0 => store.seal().unwrap(),
+            10..14 if writer == 1 => {
+                let request =
+                    MaintenanceRequest { accept_clock: true, ..MaintenanceRequest::default() };
+                store.maintain(&request).unwrap();
+            }
             _ => continue,
         }
         say(&format!("ack {writer} {seq}"));
@@ -172,7 +186,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
     let begun = SystemClock.elapsed();
     let end = SystemClock.now().partition().range().start;
     let mut random = Random::new(9);
-    let (mut kills, mut rows, mut acknowledged_rows, mut torn) = (0, 0, 0, 0);
+    let (mut kills, mut rows, mut acknowledged_rows, mut torn, mut archived) = (0, 0, 0, 0, 0);
     let mut dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::new();
     for round in 0..ROUNDS {
@@ -187,7 +201,9 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             // Most rounds begin to count when the store is open.
             while lines.recv_timeout(Duration::from_secs(30)).unwrap() != "open\n" {}
         }
-        std::thread::sleep(Duration::from_micros(random.below(60_000)));
+        // A few live long enough for a pass of maintenance.
+        let most = if random.chance(0.2) { 300_000 } else { 60_000 };
+        std::thread::sleep(Duration::from_micros(random.below(most)));
         child.kill().unwrap();
         let status = child.wait().unwrap();
         assert!(status.code().is_none(), "round {round}: the child ended by itself: {status}");
@@ -216,6 +232,10 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         if how == 2 {
             store.seal().unwrap_or_else(|e| panic!("{story}: sealing: {e}"));
             assert_eq!(check(&store, end, &acknowledged, &format!("{story}, sealed")), found);
+            let request =
+                MaintenanceRequest { accept_clock: true, ..MaintenanceRequest::default() };
+            store.maintain(&request).unwrap_or_else(|e| panic!("{story}: maintenance: {e}"));
+            assert_eq!(check(&store, end, &acknowledged, &format!("{story}, archived")), found);
         }
         if how > 0 {
             store.close().unwrap();
@@ -227,13 +247,16 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             found = check(&store, end, &acknowledged, &format!("{story}, at the end"));
             let report = store.verify(true).unwrap();
             assert!(report.problems.is_empty(), "{story}: {:?}", report.problems);
+            let archives = store.stats().unwrap().tables.into_iter();
+            archived +=
+                archives.filter(|kind| kind.kind == "archive").map(|kind| kind.rows).sum::<u64>();
             rows += found;
             acknowledged_rows += acknowledged.values().sum::<u64>();
         }
     }
     let took = SystemClock.elapsed().saturating_sub(begun);
     println!(
-        "{kills} kills, {torn} torn tails, {rows} rows found, {acknowledged_rows} acknowledged, 0 lost, {took:.1?}"
+        "{kills} kills, {torn} torn tails, {rows} rows found, {archived} in archives, {acknowledged_rows} acknowledged, 0 lost, {took:.1?}"
     );
     assert!(acknowledged_rows > ROUNDS * 10, "the children write too little");
 }
