@@ -113,7 +113,7 @@ pub(crate) struct Source {
     /// For each text of the question: its code, where the segment has a dictionary.
     pub(crate) codes: Vec<Option<u32>>,
     /// Its summaries, as far as they were asked for.
-    summaries: [OnceCell<Option<Arc<Summaries>>>; 4],
+    summaries: [OnceCell<Option<Arc<Summaries>>>; 5],
     /// The keys asked for, where the key index knows them.
     pub(crate) keys: Option<KeyMatch>,
 }
@@ -480,7 +480,8 @@ impl Source {
         }
         let summaries = self.summaries(match piece {
             Piece::Keys | Piece::HourKeys(..) => Depth::All,
-            _ => Depth::Digests,
+            Piece::Total => Depth::Total,
+            Piece::Hour(_) | Piece::Rows(_) => Depth::Digests,
         })?;
         match piece {
             Piece::Total => one(Some(&summaries.digests), &summaries.total, measure),

@@ -153,7 +153,9 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
 pub(crate) enum Depth {
     /// `total` and `hours` alone, without keys and digests.
     Hours,
-    /// The digests of these.
+    /// The digests of `total`.
+    Total,
+    /// The digests of `hours`.
     Digests,
     /// The keys, and the list of the largest rows.
     Keys,
@@ -163,7 +165,7 @@ pub(crate) enum Depth {
 
 /// Summaries that have been read, by how much of them.
 #[derive(Debug, Default)]
-pub(crate) struct Loaded([OnceLock<Option<Arc<Summaries>>>; 4]);
+pub(crate) struct Loaded([OnceLock<Option<Arc<Summaries>>>; 5]);
 
 impl Loaded {
     /// Those of the depth, or else what `load` gives, which is kept.

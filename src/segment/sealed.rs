@@ -758,7 +758,7 @@ impl Segment for SealedSegment {
         let Some(_) = self.stands_for else {
             return self.summaries.get_or_load(depth, || {
                 let entries = match depth {
-                    Depth::Hours | Depth::Digests => Vec::new(),
+                    Depth::Hours | Depth::Total | Depth::Digests => Vec::new(),
                     Depth::Keys | Depth::All => self.dictionary_entries(),
                 };
                 sections::decode_summaries(&self.facts(entries), self, depth).map(Arc::new)

@@ -620,11 +620,22 @@ fn centroids_table(digests: &[Placed]) -> Vec<Column> {
     ]
 }
 
+/// Which digests are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// All rows; what comes after them in the section is left alone.
+    Total,
+    /// All rows and hours.
+    Hours,
+    /// Keys, and keys in hours.
+    Keys,
+}
+
 /// Fills in the digests of a section: those of keys, or the others.
 fn read_digests(
     digests: &[Column],
     centroids: &[Column],
-    of_keys: bool,
+    of: Of,
     into: &mut Summaries,
 ) -> Result<()> {
     let (digests, centroids) = (Rows::new(digests), Rows::new(centroids));
@@ -634,6 +645,13 @@ fn read_digests(
     let places: Vec<(usize, usize)> = places.collect();
     let mut start = 0;
     for row in 0..digests.len() {
+        let scope = digests.int(0, row)?;
+        if of == Of::Total && scope != SCOPE_TOTAL {
+            return Ok(());
+        }
+        if matches!(scope, SCOPE_KEY | SCOPE_KEY_HOUR) != (of == Of::Keys) {
+            return Err(corrupt("a digest in the wrong section"));
+        }
         let count = digests.index(5, row, centroids.len() - start + 1)?;
         let parts: Result<Vec<(f64, u64)>> = (start..start + count)
             .map(|row| Ok((centroids.float(0, row)?, centroids.count(1, row)?)))
@@ -646,9 +664,6 @@ fn read_digests(
         let extremes = (digests.float(7, row)?, digests.float(8, row)?);
         let digest = Digest::from_parts(kind, parts, extremes, values, digests.float(6, row)?)?;
         let measure = digests.int(3, row)?;
-        if matches!(digests.int(0, row)?, SCOPE_KEY | SCOPE_KEY_HOUR) != of_keys {
-            return Err(corrupt("a digest in the wrong section"));
-        }
         let (place, cell) = digest_place(&digests, row, &places, into)?;
         let measure = usize::try_from(measure).ok().filter(|measure| *measure < place.len());
         let measure = measure.ok_or_else(|| corrupt("digest of an unknown measure"))?;
@@ -763,6 +778,10 @@ fn decode_hours(facts: &Facts<'_>, source: &dyn SectionSource) -> Option<Summari
     })
 }
 
+fn of_rows(depth: Depth) -> Of {
+    if depth == Depth::Total { Of::Total } else { Of::Hours }
+}
+
 /// Puts the summaries together from their sections, as far as `depth`. A part that is not
 /// there, or breaks a rule, is left out; `None` without hours.
 pub(crate) fn decode_summaries(
@@ -793,10 +812,10 @@ pub(crate) fn decode_summaries(
             Ok(())
         });
     }
-    if depth >= Depth::Digests
+    if depth >= Depth::Total
         && !with(IndexSection::Digests, &mut |digests| {
             let Some(centroids) = source.section(IndexSection::Centroids) else { return Ok(()) };
-            read_digests(digests, &centroids, false, &mut summaries)
+            read_digests(digests, &centroids, of_rows(depth), &mut summaries)
         })
     {
         summaries.digests.fill(None);
@@ -806,7 +825,7 @@ pub(crate) fn decode_summaries(
         && !with(IndexSection::KeyDigests, &mut |digests| {
             let centroids = source.section(IndexSection::KeyCentroids);
             let Some(centroids) = centroids else { return Ok(()) };
-            read_digests(digests, &centroids, true, &mut summaries)
+            read_digests(digests, &centroids, Of::Keys, &mut summaries)
         })
     {
         summaries.make_room();
@@ -867,17 +886,17 @@ pub(crate) fn decode_rollup(
     {
         read_last(&columns, &mut summaries)?;
     }
-    let mut with = |digests, centroids, of_keys: bool| {
+    let mut with = |digests, centroids, of| {
         let Some(digests) = section(digests)? else { return Ok(()) };
         let centroids = section(centroids)?;
         let centroids = centroids.ok_or_else(|| corrupt("digests without centroids"))?;
-        read_digests(&digests, &centroids, of_keys, &mut summaries)
+        read_digests(&digests, &centroids, of, &mut summaries)
     };
-    if depth >= Depth::Digests {
-        with(IndexSection::Digests, IndexSection::Centroids, false)?;
+    if depth >= Depth::Total {
+        with(IndexSection::Digests, IndexSection::Centroids, of_rows(depth))?;
     }
     if depth >= Depth::All {
-        with(IndexSection::KeyDigests, IndexSection::KeyCentroids, true)?;
+        with(IndexSection::KeyDigests, IndexSection::KeyCentroids, Of::Keys)?;
     }
     Ok(summaries)
 }
