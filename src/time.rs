@@ -55,6 +55,12 @@ impl Timestamp {
         Self::from_micros(seconds.saturating_mul(MICROS_PER_SECOND))
     }
 
+    /// Microseconds since the Unix epoch until a clock of UTC shows `civil`.
+    pub(crate) fn of_civil(civil: DateTime) -> i64 {
+        let since = civil.duration_since(EPOCH);
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+
     /// Clamps to the years 0001 to 9999.
     pub(crate) fn clamped(micros: i64) -> Self {
         Self(micros.clamp(Self::MIN.0, Self::MAX.0))
@@ -129,8 +135,58 @@ fn days_of(date: Date) -> i32 {
     i32::try_from(days).unwrap_or(i32::MIN)
 }
 
+/// The moment of RFC 3339 text in its most frequent form, `2026-11-23T10:00:00Z` with any
+/// decimals; `None` for any other, which may be right all the same.
+fn micros_of_utc(text: &[u8]) -> Option<i64> {
+    let (date_and_time, rest) = text.split_first_chunk::<19>()?;
+    let (b'Z', decimals) = rest.split_last()? else { return None };
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', rest @ ..] = date_and_time else {
+        return None;
+    };
+    let [h0, h1, b':', i0, i1, b':', s0, s1] = rest else { return None };
+    let number = |digits: &[&u8]| {
+        digits.iter().try_fold(0, |value: i64, digit| {
+            digit.is_ascii_digit().then(|| value * 10 + i64::from(**digit - b'0'))
+        })
+    };
+    let (year, month, day) = (number(&[y0, y1, y2, y3])?, number(&[m0, m1])?, number(&[d0, d1])?);
+    let (hour, minute, second) = (number(&[h0, h1])?, number(&[i0, i1])?, number(&[s0, s1])?);
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last_day = match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let is_real = (1..=12).contains(&month) && (1..=last_day).contains(&day);
+    if !is_real || year == 0 || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let micros = match decimals {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
+            let all = digits.iter().chain(std::iter::repeat(&b'0')).take(digits.len().max(6));
+            let mut value = 0;
+            for (place, digit) in all.enumerate() {
+                let digit = number(&[digit])?;
+                value = if place < 6 { value * 10 + digit } else { value };
+            }
+            value
+        }
+        _ => return None,
+    };
+    // Years that begin in March have their odd day at the end.
+    let shifted = if month > 2 { year } else { year - 1 };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + of_year - 719_468;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * MICROS_PER_SECOND + micros)
+}
+
 /// The moment of RFC 3339 text, decimals beyond the sixth cut off.
 fn micros_of(text: &str) -> Option<i64> {
+    micros_of_utc(text.as_bytes()).or_else(|| micros_of_any(text))
+}
+
+fn micros_of_any(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
     let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
     let of_day = time.duration_since(Time::midnight()).as_micros();
@@ -394,6 +450,35 @@ fn system_boot() -> Option<Boot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_frequent_form_is_read_as_any_other() {
+        let mut read = 0;
+        let mut check = |text: &str| {
+            if let Some(micros) = micros_of_utc(text.as_bytes()) {
+                read += 1;
+                assert_eq!(Some(micros), micros_of_any(text), "{text}");
+            }
+        };
+        for year in ["0000", "0001", "0004", "0100", "1900", "1969", "2000", "2023", "9999"] {
+            for month in 0..14 {
+                for day in 0..33 {
+                    check(&format!("{year}-{month:02}-{day:02}T23:59:59.999999Z"));
+                }
+            }
+        }
+        for time in ["24:00:00", "23:60:00", "23:59:60", "00:00:00", "1:00:00", "12:3x:00"] {
+            for end in ["Z", ".5Z", ".123456789Z", ".1234567891Z", ".Z", "", "z", "+01:00", ".1xZ"]
+            {
+                check(&format!("2026-11-23T{time}{end}"));
+            }
+        }
+        assert!(read > 2_900, "{read}");
+        for micros in [Timestamp::MIN.0, -1, 0, 951_782_400_000_000, Timestamp::MAX.0] {
+            let text = Timestamp(micros).to_string();
+            assert_eq!(micros_of_utc(text.as_bytes()), Some(micros), "{text}");
+        }
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

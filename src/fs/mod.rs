@@ -19,6 +19,7 @@
     expect(unreachable_pub, reason = "public with the feature `testing` only")
 )]
 
+pub(crate) mod foreign;
 mod fork;
 mod mmap;
 mod os;

@@ -34,7 +34,8 @@ impl<R: Read> CsvReader<R> {
     /// `BadInput` when there is none or it does not fit the table; `InvalidArgument` when
     /// the map does not; `Io`.
     pub fn new(input: R, options: &ReadOptions) -> Result<Self> {
-        let draft = Draft::new(options.table, &options.map, &options.time)?;
+        let table = options.one_table()?;
+        let draft = Draft::new(table, options)?;
         let mut records = Records::new(Lines::new(input));
         let found = records.read().map_err(|cause| options.io_error(cause))?;
         let line = records.line;
@@ -48,7 +49,7 @@ impl<R: Read> CsvReader<R> {
             return fail(&format!("not a text file: {message}"));
         }
         let names: Vec<&str> = records.cells().collect();
-        let fields = match_header(&names, options.table, &options.map);
+        let fields = match_header(&names, table, &options.map);
         let fields = fields.map_err(|message| options.error(line, message))?;
         Ok(Self { options: options.clone(), records, draft, fields })
     }
@@ -156,9 +157,12 @@ struct Records<R> {
     raw: Vec<u8>,
     /// Number of its first line.
     line: u64,
-    /// Its fields, unquoted, one after the other.
+    /// Whether it has no quotes, so that the fields are read as they stand.
+    is_plain: bool,
+    /// Else its fields, unquoted, one after the other.
     text: Vec<u8>,
     text_len: usize,
+    /// Where each field ends, in the record or in the text.
     ends: Vec<usize>,
     ends_count: usize,
     /// Whether the parser stands inside a record that was given up.
@@ -172,6 +176,7 @@ impl<R: Read> Records<R> {
             core: csv_core::Reader::new(),
             raw: Vec::new(),
             line: 0,
+            is_plain: true,
             text: vec![0; 256],
             text_len: 0,
             ends: vec![0; 16],
@@ -183,7 +188,7 @@ impl<R: Read> Records<R> {
     /// Reads one record, which has several lines where a quoted field has.
     fn read(&mut self) -> std::io::Result<Found> {
         self.raw.clear();
-        (self.text_len, self.ends_count) = (0, 0);
+        (self.text_len, self.ends_count, self.is_plain) = (0, 0, true);
         // Not before every record: a reset parser drops a byte order mark, which is text here.
         if std::mem::replace(&mut self.is_inside, true) {
             self.core.reset();
@@ -214,12 +219,31 @@ impl<R: Read> Records<R> {
                      expected its closing quote"
                 )));
             }
+            if start == 0 && !self.raw.contains(&b'"') {
+                return Ok(self.split());
+            }
+            self.is_plain = false;
             // The last line of a source may lack its end.
             let missing_end = !self.raw.ends_with(b"\n");
             if let Some(found) = self.feed(start, missing_end) {
                 return Ok(found);
             }
         }
+    }
+
+    /// Finds the fields of a line without quotes.
+    fn split(&mut self) -> Found {
+        self.is_inside = false;
+        let line = self.raw.strip_suffix(b"\n").unwrap_or(&self.raw);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.contains(&b'\r') {
+            return Found::Bad(CARRIAGE_RETURN.to_owned());
+        }
+        self.ends.clear();
+        self.ends.extend((0..).zip(line).filter(|(_, byte)| **byte == b',').map(|(at, _)| at));
+        self.ends.push(line.len());
+        self.ends_count = self.ends.len();
+        Found::Record
     }
 
     /// Hands a line to the parser; `None` when the record goes on in the next one.
@@ -248,7 +272,7 @@ impl<R: Read> Records<R> {
                         self.is_inside = false;
                         Found::Record
                     } else {
-                        Found::Bad("a carriage return inside a line, expected a line feed".into())
+                        Found::Bad(CARRIAGE_RETURN.to_owned())
                     });
                 }
             }
@@ -257,19 +281,23 @@ impl<R: Read> Records<R> {
 
     /// The fields; to be asked for only where the record is text.
     fn cells(&self) -> impl Iterator<Item = &str> {
+        let (bytes, comma) = if self.is_plain { (&self.raw, 1) } else { (&self.text, 0) };
+        let used = if self.is_plain { bytes.len() } else { self.text_len };
+        let text = std::str::from_utf8(bytes.get(..used).unwrap_or_default()).unwrap_or_default();
         let mut start = 0;
         self.ends.iter().take(self.ends_count).map(move |end| {
-            let cell = self.text.get(start..*end).unwrap_or_default();
-            start = *end;
-            std::str::from_utf8(cell).unwrap_or_default()
+            let cell = text.get(start..*end).unwrap_or_default();
+            start = *end + comma;
+            cell
         })
     }
 
     fn reject(&self, message: String) -> BadLine {
-        BadLine { line: self.line, message, raw: self.raw.clone() }
+        BadLine::of_line(self.line, message, &self.raw)
     }
 }
 
+const CARRIAGE_RETURN: &str = "a carriage return inside a line, expected a line feed";
 const OPEN_QUOTE: &str = "a quote is opened and never closed, expected its closing quote";
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::ParsedRow;
-use super::fields::{FieldMap, TimeFormat};
+use super::fields::{TimeFormat, Zone};
+use super::{ParsedRow, ReadOptions};
 use crate::error::Result;
-use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
+use crate::row::TaskMetric;
 use crate::schema::{ColumnType, Table, gauge, task};
 use crate::time::Timestamp;
 
@@ -14,6 +14,7 @@ use crate::time::Timestamp;
 pub(super) struct Draft {
     table: Table,
     time: TimeFormat,
+    zone: Zone,
     slots: Vec<Slot>,
     constants: Vec<(usize, String)>,
 }
@@ -40,15 +41,20 @@ pub(super) enum Cell<'a> {
 }
 
 impl Draft {
-    pub(super) fn new(table: Table, map: &FieldMap, time: &TimeFormat) -> Result<Self> {
-        map.check(table)?;
-        let constants = map.constants(table)?;
+    pub(super) fn new(table: Table, options: &ReadOptions) -> Result<Self> {
+        options.map.check(table)?;
+        let constants = options.map.constants(table)?;
         Ok(Self {
             table,
-            time: time.clone(),
+            time: options.time.clone(),
+            zone: options.zone.clone().unwrap_or_default(),
             slots: table.schema().columns.iter().map(|_| Slot::default()).collect(),
             constants: constants.into_iter().map(|(c, value)| (c, value.to_owned())).collect(),
         })
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
     }
 
     /// Empties all fields but those that are the same in every row.
@@ -87,8 +93,8 @@ impl Draft {
         match field.kind {
             ColumnType::Timestamp => {
                 let text = time_text(cell, &self.time).map_err(|e| format!("{name}: {e}"))?;
-                let stamp = self.time.read(text).map_err(|e| format!("{name}: {}", e.message()))?;
-                slot.int = stamp.as_micros();
+                let stamp = self.time.read_in(text, &self.zone);
+                slot.int = stamp.map_err(|e| format!("{name}: {}", e.message()))?.as_micros();
             }
             ColumnType::Int => slot.int = int(cell).map_err(|e| format!("{name}: {e}"))?,
             ColumnType::Float => slot.float = float(cell).map_err(|e| format!("{name}: {e}"))?,
@@ -126,27 +132,16 @@ impl Draft {
                 success: self.int(task::SUCCESS) == Some(1),
                 metadata: self.optional(task::METADATA),
             }),
-            Table::Agent => ParsedRow::Agent(AgentMetric {
-                timestamp: self.stamp(gauge::TIMESTAMP)?,
-                agent_id: self.text(gauge::OWNER_ID),
-                metric_type: self.text(gauge::METRIC_TYPE),
-                value: self.float(gauge::VALUE),
-                metadata: self.optional(gauge::METADATA),
-            }),
-            Table::Swarm => ParsedRow::Swarm(SwarmMetric {
-                timestamp: self.stamp(gauge::TIMESTAMP)?,
-                swarm_id: self.text(gauge::OWNER_ID),
-                metric_type: self.text(gauge::METRIC_TYPE),
-                value: self.float(gauge::VALUE),
-                metadata: self.optional(gauge::METADATA),
-            }),
+            Table::Agent | Table::Swarm => ParsedRow::gauge(
+                self.table,
+                self.stamp(gauge::TIMESTAMP)?,
+                self.text(gauge::OWNER_ID),
+                self.text(gauge::METRIC_TYPE),
+                self.float(gauge::VALUE),
+                self.optional(gauge::METADATA),
+            ),
         };
-        let checked = match &row {
-            ParsedRow::Task(row) => row.validate(),
-            ParsedRow::Agent(row) => row.validate(),
-            ParsedRow::Swarm(row) => row.validate(),
-        };
-        checked.map(|()| row).map_err(|error| error.message().to_owned())
+        row.checked()
     }
 
     fn slot(&self, column: usize) -> Option<&Slot> {

@@ -1,6 +1,7 @@
 //! Which column of a source is which field of a table, and how its times are written.
 
-use jiff::tz::Offset;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use crate::error::{Error, Result};
 use crate::schema::{Schema, Table};
@@ -60,8 +61,7 @@ impl FieldMap {
     }
 
     fn check_new(&self, field: &str) -> Result<()> {
-        let names = self.columns.iter().chain(&self.constants);
-        if names.into_iter().any(|(name, _)| name == field) {
+        if self.names(field) {
             return Err(Error::invalid(format!("map {field:?}: named twice, expected once")));
         }
         Ok(())
@@ -102,6 +102,11 @@ impl FieldMap {
     /// Whether a column that holds no field may be passed over.
     pub(super) fn may_skip(&self, name: &str) -> bool {
         self.is_explicit() || self.constants.iter().any(|(field, _)| field == name)
+    }
+
+    /// Whether the field has an entry.
+    pub(super) fn names(&self, field: &str) -> bool {
+        self.columns.iter().chain(&self.constants).any(|(name, _)| name == field)
     }
 
     /// The name under which the source holds a field.
@@ -148,7 +153,7 @@ pub enum TimeFormat {
     Micros,
     /// Nanoseconds since 1970; whole microseconds are kept.
     Nanos,
-    /// A pattern in the manner of `strptime`; UTC where it has no offset.
+    /// A pattern in the manner of `strptime`; in the zone given where it has no offset.
     Pattern(String),
 }
 
@@ -180,12 +185,21 @@ impl TimeFormat {
         self.number_scale().is_some()
     }
 
-    /// Reads a time.
+    /// Reads a time; one of a pattern without an offset is UTC.
     ///
     /// # Errors
     ///
     /// `BadInput` naming the text and the form that was expected.
     pub fn read(&self, text: &str) -> Result<Timestamp> {
+        self.read_in(text, &Zone::default())
+    }
+
+    /// Reads a time; one of a pattern without an offset is of `zone`.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_in(&self, text: &str, zone: &Zone) -> Result<Timestamp> {
         if let Some((name, times, divided)) = self.number_scale() {
             let micros = billionths(text)
                 .map(|value| (value * times).div_euclid(1_000_000_000 * divided))
@@ -204,7 +218,7 @@ impl TimeFormat {
                 });
         }
         match self {
-            Self::Pattern(pattern) => read_pattern(pattern, text),
+            Self::Pattern(pattern) => read_pattern(pattern, text, zone),
             _ => Timestamp::parse(text).map_err(|_| {
                 Error::bad_input(format!(
                     "{text:?} is not a time, expected RFC 3339 as 2026-11-23T10:00:00Z, \
@@ -226,6 +240,65 @@ impl TimeFormat {
     }
 }
 
+/// A time zone, for times that name none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone(TimeZone);
+
+impl Default for Zone {
+    /// UTC.
+    fn default() -> Self {
+        Self(TimeZone::UTC)
+    }
+}
+
+impl Zone {
+    /// Reads `UTC`, `local` for the machine's own, an offset such as `+02:00`, or a name
+    /// such as `Europe/Berlin`, by the machine's time zone database.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the text.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "local" => return Ok(Self::local()),
+            "UTC" | "utc" | "Z" => return Ok(Self::default()),
+            _ => {}
+        }
+        let offset = || {
+            let at = format!("1970-01-01T00:00:00{text}");
+            jiff::fmt::temporal::Pieces::parse(&at).ok()?.to_numeric_offset()
+        };
+        let starts_as_offset = text.starts_with(['+', '-']);
+        let zone = match starts_as_offset.then(offset) {
+            Some(found) => found.map(TimeZone::fixed),
+            None => TimeZone::get(text).ok(),
+        };
+        zone.map(Self).ok_or_else(|| {
+            Error::invalid(format!(
+                "zone {text:?}: expected UTC, local, an offset as +02:00, or a name as \
+                 Europe/Berlin that this machine knows"
+            ))
+        })
+    }
+
+    /// The zone of this machine.
+    pub fn local() -> Self {
+        Self(TimeZone::system())
+    }
+
+    /// The moment at which clocks of this zone show `civil`: the earlier of two, and across
+    /// a gap as if there were none.
+    pub(super) fn at(&self, civil: DateTime) -> Result<Timestamp> {
+        let offset = self.0.to_ambiguous_timestamp(civil).offset();
+        let offset = match offset {
+            AmbiguousOffset::Unambiguous { offset } => offset,
+            AmbiguousOffset::Gap { before, .. } | AmbiguousOffset::Fold { before, .. } => before,
+        };
+        let seconds = i64::from(offset.seconds());
+        Timestamp::from_micros(Timestamp::of_civil(civil) - seconds * MICROS_PER_SECOND)
+    }
+}
+
 /// A decimal number in billionths, exactly; further decimals are cut.
 fn billionths(text: &str) -> Option<i128> {
     let (negative, digits) = match text.strip_prefix('-') {
@@ -238,12 +311,13 @@ fn billionths(text: &str) -> Option<i128> {
     if whole.len() > 20 || !all_digits(whole) || !all_digits(decimals) {
         return None;
     }
-    let fraction: i128 = format!("{decimals:0<9}").get(..9)?.parse().ok()?;
+    let digits = decimals.bytes().chain(std::iter::repeat(b'0')).take(9);
+    let fraction = digits.fold(0, |value, digit| value * 10 + i128::from(digit - b'0'));
     let value = whole.parse::<i128>().ok()? * 1_000_000_000 + fraction;
     Some(if negative { -value } else { value })
 }
 
-fn read_pattern(pattern: &str, text: &str) -> Result<Timestamp> {
+fn read_pattern(pattern: &str, text: &str, zone: &Zone) -> Result<Timestamp> {
     let bad = |cause: jiff::Error| {
         Error::bad_input(format!("{text:?} is not a time of the form {pattern:?}: {cause}"))
     };
@@ -254,7 +328,7 @@ fn read_pattern(pattern: &str, text: &str) -> Result<Timestamp> {
             let civil = parts
                 .to_datetime()
                 .or_else(|error| parts.to_date().map(|d| d.at(0, 0, 0, 0)).map_err(|_| error));
-            civil.and_then(|civil| Offset::UTC.to_timestamp(civil)).map_err(bad)?
+            return zone.at(civil.map_err(bad)?);
         }
     };
     let micros = stamp.as_nanosecond().div_euclid(1_000);
@@ -309,6 +383,24 @@ mod tests {
         for (format, text, expected) in cases {
             let message = read(format, text).unwrap_err().to_string();
             assert!(message.contains(expected), "{format} {text}: {message}");
+        }
+    }
+
+    #[test]
+    fn zones() {
+        let read = |zone: &str, text: &str| {
+            let time = TimeFormat::parse("%Y-%m-%d %H:%M:%S").unwrap();
+            time.read_in(text, &Zone::parse(zone).unwrap()).unwrap().to_string()
+        };
+        assert_eq!(read("UTC", "2026-07-01 12:00:00"), "2026-07-01T12:00:00Z");
+        assert_eq!(read("+02:00", "2026-07-01 12:00:00"), "2026-07-01T10:00:00Z");
+        assert_eq!(read("-0330", "2026-07-01 12:00:00"), "2026-07-01T15:30:00Z");
+        // Years that stamps of other kinds do not reach.
+        assert_eq!(read("UTC", "9999-12-31 23:59:59"), "9999-12-31T23:59:59Z");
+        assert_eq!(read("UTC", "0001-01-01 00:00:00"), "0001-01-01T00:00:00Z");
+        for text in ["", "+", "+26:00", "Nowhere/None", "../../etc/passwd"] {
+            let message = Zone::parse(text).unwrap_err().to_string();
+            assert!(message.contains("expected UTC, local"), "{message}");
         }
     }
 

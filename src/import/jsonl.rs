@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::draft::{Cell, Draft};
-use super::fields::field_names;
+use super::fields::{FieldMap, field_names};
 use super::lines::{Lines, Next, is_blank, not_text, too_long};
 use super::{BadLine, ParsedRow, ReadOptions, Rows, Step};
 use crate::error::Result;
@@ -31,7 +31,7 @@ impl<R: Read> JsonlReader<R> {
     ///
     /// `InvalidArgument` when the map does not fit the table.
     pub fn new(input: R, options: &ReadOptions) -> Result<Self> {
-        let draft = Draft::new(options.table, &options.map, &options.time)?;
+        let draft = Draft::new(options.one_table()?, options)?;
         let lines = Lines::new(input);
         Ok(Self { options: options.clone(), lines, draft, raw: Vec::new(), begun: false })
     }
@@ -72,11 +72,10 @@ impl<R: Read> JsonlReader<R> {
             },
         };
         let line = self.lines.number();
-        Ok(Some(fill(&mut self.draft, text, &self.options).map_err(|message| BadLine {
-            line,
-            message,
-            raw: self.raw.clone(),
-        })))
+        Ok(Some(
+            fill(&mut self.draft, text, &self.options.map, &[])
+                .map_err(|message| BadLine::of_line(line, message, &self.raw)),
+        ))
     }
 }
 
@@ -86,26 +85,29 @@ impl<R: Read> Rows for JsonlReader<R> {
     }
 
     fn reject(&self, message: String) -> BadLine {
-        BadLine { line: self.lines.number(), message, raw: self.raw.clone() }
+        BadLine::of_line(self.lines.number(), message, &self.raw)
     }
 }
 
-fn fill<'a>(
+/// The row that the text of an object is; keys of `extra` are passed over.
+pub(super) fn fill<'a>(
     draft: &'a mut Draft,
     text: &str,
-    options: &ReadOptions,
+    map: &FieldMap,
+    extra: &[&str],
 ) -> Result<ParsedRow<'a>, String> {
     draft.clear()?;
-    let object: Object<'_> = serde_json::from_str(text).map_err(|error| not_an_object(&error))?;
+    let table = draft.table();
+    let object = Object::of(text)?;
     let mut seen = 0_u32;
     for (name, value) in &object.0 {
-        let Some(field) = options.map.field_of(options.table, name) else {
-            if options.map.may_skip(name) {
+        let Some(field) = map.field_of(table, name) else {
+            if map.may_skip(name) || extra.contains(&name.as_ref()) {
                 continue;
             }
             return Err(format!(
                 "unknown key {name:?}, expected {}; name keys with a map of field=key",
-                field_names(options.table.schema())
+                field_names(table.schema())
             ));
         };
         let bit = 1_u32.checked_shl(u32::try_from(field).unwrap_or(31)).unwrap_or(0);
@@ -122,11 +124,15 @@ fn fill<'a>(
 fn cell(json: &str) -> Result<Cell<'_>, String> {
     match json.as_bytes().first() {
         Some(b'n') => Ok(Cell::Null),
-        Some(b'"') => serde_json::from_str::<Text<'_>>(json)
-            .map(|text| Cell::Quoted(text.0))
-            .map_err(|error| not_an_object(&error)),
+        Some(b'"') => unquoted(json).map(Cell::Quoted),
         _ => Ok(Cell::Json(json)),
     }
+}
+
+/// What a JSON string says.
+pub(super) fn unquoted(json: &str) -> Result<Cow<'_, str>, String> {
+    let text = serde_json::from_str::<Text<'_>>(json);
+    text.map(|text| text.0).map_err(|error| not_an_object(&error))
 }
 
 /// The parser's message without its line number, which is always 1.
@@ -141,7 +147,14 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Keys and values in the order of the text; nothing is merged, so that a key that is
 /// there twice is seen.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// The members of the object that a text is.
+    pub(super) fn of(text: &'a str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| not_an_object(&error))
+    }
+}
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -170,7 +183,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{FieldMap, TimeFormat};
+    use crate::import::TimeFormat;
     use crate::schema::Table;
     use proptest::prelude::*;
 

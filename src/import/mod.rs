@@ -1,11 +1,13 @@
-//! Rows from text: CSV and JSON lines, over any `io::Read`.
+//! Rows from elsewhere: CSV, JSON lines, JSON documents and expositions of metrics over any
+//! `io::Read`, and SQLite files by their path.
 //!
-//! Owns reading lines, naming fields, and turning text into checked rows. It knows no
-//! files and no store: the caller opens the source and takes the rows, most likely into
-//! an [`Import`](crate::Import), which keeps nothing unless it is committed.
+//! Owns reading lines, naming fields, and turning text and values into checked rows. It
+//! knows no store: the caller opens the source and takes the rows, most likely into an
+//! [`Import`](crate::Import), which keeps nothing unless it is committed.
 //!
-//! Memory is constant: one line, and no allocation per row once the buffers have grown.
-//! Every line is judged by itself; a bad one says `file:line: what, expected what`.
+//! Memory is constant: one line or row, and no allocation per row once the buffers have
+//! grown. Every row is judged by itself; a bad one says `file:line: what, expected what`,
+//! or in a database `file: table row 7: what, expected what`.
 //!
 //! ```
 //! use tallystone::Table;
@@ -32,37 +34,55 @@
 mod csv;
 mod draft;
 mod fields;
+mod json;
 mod jsonl;
 mod lines;
+mod prometheus;
+mod scan;
 mod source;
+mod sqlite;
 
+use std::fmt;
 use std::io;
 
 pub use self::csv::CsvReader;
-pub use self::fields::{FieldMap, TimeFormat};
+pub use self::fields::{FieldMap, TimeFormat, Zone};
 pub use self::jsonl::JsonlReader;
+pub use self::prometheus::{Exposition, PrometheusReader};
 pub use self::source::{Fingerprint, Hashing, fingerprint_of};
+pub use self::sqlite::{SqliteSource, is_sqlite};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::Table;
+use crate::time::Timestamp;
 
-/// How a source is written.
+/// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Comma-separated, with a header line.
     Csv,
     /// One JSON object on each line.
     Jsonl,
+    /// One JSON document, as the export writes it.
+    Json,
+    /// The text exposition of Prometheus, version 0.0.4.
+    Prometheus,
+    /// The text exposition of OpenMetrics, version 1.0.
+    OpenMetrics,
 }
 
 impl Format {
-    /// Tells the format by the end of a file's name: `.csv`, `.jsonl`, `.ndjson`.
+    /// Tells the format by the end of a file's name: `.csv`, `.jsonl`, `.ndjson`, `.json`,
+    /// `.prom`, `.om`, `.openmetrics`.
     pub fn of_name(name: &str) -> Option<Self> {
         let (_, extension) = name.rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "json" => Some(Self::Json),
+            "prom" => Some(Self::Prometheus),
+            "om" | "openmetrics" => Some(Self::OpenMetrics),
             _ => None,
         }
     }
@@ -73,22 +93,50 @@ impl Format {
 pub struct ReadOptions {
     /// What the source is called in messages, most often its path.
     pub name: String,
-    /// The table that the rows are for.
-    pub table: Table,
+    /// The table that the rows are for; of a source with several tables, the one to read,
+    /// or none for all of them.
+    pub table: Option<Table>,
     /// Which column of the source holds which field.
     pub map: FieldMap,
     /// How times are written.
     pub time: TimeFormat,
+    /// The zone of times that name none: UTC unless given, but in SQLite files the
+    /// machine's own, since that is what wrote them.
+    pub zone: Option<Zone>,
+    /// The time of samples without one; the machine's clock unless given.
+    pub now: Option<Timestamp>,
 }
 
 impl ReadOptions {
     /// Columns called as in the table, and times in RFC 3339.
-    pub fn new(name: impl Into<String>, table: Table) -> Self {
-        Self { name: name.into(), table, map: FieldMap::new(), time: TimeFormat::Rfc3339 }
+    pub fn new(name: impl Into<String>, table: impl Into<Option<Table>>) -> Self {
+        Self {
+            name: name.into(),
+            table: table.into(),
+            map: FieldMap::new(),
+            time: TimeFormat::Rfc3339,
+            zone: None,
+            now: None,
+        }
+    }
+
+    /// The one table that a source without tables is for.
+    fn one_table(&self) -> Result<Table> {
+        self.table.ok_or_else(|| {
+            Error::invalid(format!(
+                "{}: has rows of one table, expected to be told which",
+                self.name
+            ))
+        })
+    }
+
+    /// Whether rows of the table are wanted of a source with several.
+    fn wants(&self, table: Table) -> bool {
+        self.table.is_none_or(|wanted| wanted == table)
     }
 
     /// An error about a line of the source.
-    fn error(&self, line: u64, message: impl std::fmt::Display) -> Error {
+    fn error(&self, line: u64, message: impl fmt::Display) -> Error {
         Error::bad_input(format!("{}:{line}: {message}", self.name))
     }
 
@@ -109,21 +157,81 @@ pub enum ParsedRow<'a> {
     Swarm(SwarmMetric<'a>),
 }
 
-/// A line that is not a row.
+impl<'a> ParsedRow<'a> {
+    /// The row, if it keeps every rule of its table.
+    fn checked(self) -> Result<Self, String> {
+        let checked = match &self {
+            Self::Task(row) => row.validate(),
+            Self::Agent(row) => row.validate(),
+            Self::Swarm(row) => row.validate(),
+        };
+        checked.map(|()| self).map_err(|error| error.message().to_owned())
+    }
+
+    /// A gauge of an agent or of a swarm.
+    fn gauge(
+        table: Table,
+        timestamp: Timestamp,
+        owner: &'a str,
+        metric_type: &'a str,
+        value: f64,
+        metadata: Option<&'a str>,
+    ) -> Self {
+        if table == Table::Swarm {
+            let swarm_id = owner;
+            Self::Swarm(SwarmMetric { timestamp, swarm_id, metric_type, value, metadata })
+        } else {
+            let agent_id = owner;
+            Self::Agent(AgentMetric { timestamp, agent_id, metric_type, value, metadata })
+        }
+    }
+}
+
+/// Where in a source something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a text: number of the line, from 1; the first one where there are several.
+    Line(u64),
+    /// In a database: the table and the number of the row.
+    Row {
+        /// The table, by the name that it has there.
+        table: &'static str,
+        /// The row, by its rowid.
+        row: i64,
+        /// Where the row holds many: which of them, from 1.
+        entry: Option<u64>,
+    },
+}
+
+/// A part of a source that should be a row and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// Number of the line, from 1; the first one where a quoted field spans several.
-    pub line: u64,
+    /// Where it stands.
+    pub place: Place,
     /// What is wrong with it, and what was expected.
     pub message: String,
-    /// Its bytes, with the line end; cut where it is too long.
+    /// Its bytes, with the line end; cut where it is too long. Of a database, its values.
     pub raw: Vec<u8>,
 }
 
 impl BadLine {
-    /// As an error that names the source and the line.
+    /// A line of a text.
+    fn of_line(line: u64, message: String, raw: &[u8]) -> Self {
+        Self { place: Place::Line(line), message, raw: raw.to_vec() }
+    }
+
+    /// As an error that names the source and the place.
     pub fn to_error(&self, name: &str) -> Error {
-        Error::bad_input(format!("{name}:{}: {}", self.line, self.message))
+        let message = &self.message;
+        Error::bad_input(match &self.place {
+            Place::Line(line) => format!("{name}:{line}: {message}"),
+            Place::Row { table, row, entry: None } => {
+                format!("{name}: {table} row {row}: {message}")
+            }
+            Place::Row { table, row, entry: Some(entry) } => {
+                format!("{name}: {table} row {row}, entry {entry}: {message}")
+            }
+        })
     }
 }
 
@@ -146,56 +254,91 @@ pub struct ReadCount {
 ///
 /// # Errors
 ///
-/// `BadInput` where the source as a whole is unusable (empty, binary, its header); `Io`;
-/// and whatever the two functions return.
+/// `BadInput` where the source as a whole is unusable (empty, binary, its header);
+/// `InvalidArgument` for options that do not fit the format; `Io`; and whatever the two
+/// functions return.
 pub fn read_rows(
     format: Format,
     input: impl io::Read,
     options: &ReadOptions,
-    on_row: impl FnMut(&ParsedRow<'_>) -> Result<()>,
-    on_bad: impl FnMut(&BadLine) -> Result<()>,
+    mut on_row: impl FnMut(&ParsedRow<'_>) -> Result<()>,
+    mut on_bad: impl FnMut(&BadLine) -> Result<()>,
 ) -> Result<ReadCount> {
+    let mut sink = Sink::new(options, &mut on_row, &mut on_bad);
     match format {
-        Format::Csv => drain(&mut CsvReader::new(input, options)?, options, on_row, on_bad),
-        Format::Jsonl => drain(&mut JsonlReader::new(input, options)?, options, on_row, on_bad),
+        Format::Csv => drain(&mut CsvReader::new(input, options)?, &mut sink)?,
+        Format::Jsonl => drain(&mut JsonlReader::new(input, options)?, &mut sink)?,
+        Format::Json => json::read(input, options, &mut sink)?,
+        Format::Prometheus => {
+            drain(&mut PrometheusReader::new(input, options, Exposition::Text)?, &mut sink)?;
+        }
+        Format::OpenMetrics => {
+            drain(&mut PrometheusReader::new(input, options, Exposition::OpenMetrics)?, &mut sink)?;
+        }
+    }
+    Ok(sink.count)
+}
+
+/// Where rows and bad lines go.
+struct Sink<'a> {
+    options: &'a ReadOptions,
+    on_row: &'a mut dyn FnMut(&ParsedRow<'_>) -> Result<()>,
+    on_bad: &'a mut dyn FnMut(&BadLine) -> Result<()>,
+    count: ReadCount,
+}
+
+impl<'a> Sink<'a> {
+    fn new(
+        options: &'a ReadOptions,
+        on_row: &'a mut dyn FnMut(&ParsedRow<'_>) -> Result<()>,
+        on_bad: &'a mut dyn FnMut(&BadLine) -> Result<()>,
+    ) -> Self {
+        Self { options, on_row, on_bad, count: ReadCount::default() }
+    }
+
+    /// Passes a row on; the message where it is refused for what it is.
+    fn offer(&mut self, row: &ParsedRow<'_>) -> Result<Option<String>> {
+        match (self.on_row)(row) {
+            Ok(()) => {
+                self.count.rows += 1;
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::BadInput => {
+                Ok(Some(error.message().to_owned()))
+            }
+            Err(error) if error.kind() == ErrorKind::PastRetention => {
+                Err(error.with_path(self.options.name.as_ref()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn bad(&mut self, bad: &BadLine) -> Result<()> {
+        self.count.bad += 1;
+        (self.on_bad)(bad)
     }
 }
 
-/// What the readers have in common.
+/// What the readers of lines have in common.
 trait Rows {
     fn next_row(&mut self) -> Result<Option<Step<'_>>>;
     fn reject(&self, message: String) -> BadLine;
 }
 
-fn drain(
-    reader: &mut impl Rows,
-    options: &ReadOptions,
-    mut on_row: impl FnMut(&ParsedRow<'_>) -> Result<()>,
-    mut on_bad: impl FnMut(&BadLine) -> Result<()>,
-) -> Result<ReadCount> {
-    let mut count = ReadCount::default();
+fn drain(reader: &mut impl Rows, sink: &mut Sink<'_>) -> Result<()> {
     while let Some(step) = reader.next_row()? {
         let refused = match step {
-            Ok(row) => on_row(&row).err(),
+            Ok(row) => sink.offer(&row)?,
             Err(bad) => {
-                count.bad += 1;
-                on_bad(&bad)?;
+                sink.bad(&bad)?;
                 continue;
             }
         };
-        match refused {
-            None => count.rows += 1,
-            Some(error) if error.kind() == ErrorKind::BadInput => {
-                count.bad += 1;
-                on_bad(&reader.reject(error.message().to_owned()))?;
-            }
-            Some(error) if error.kind() == ErrorKind::PastRetention => {
-                return Err(error.with_path(options.name.as_ref()));
-            }
-            Some(error) => return Err(error),
+        if let Some(message) = refused {
+            sink.bad(&reader.reject(message))?;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,7 +351,10 @@ mod tests {
         assert_eq!(Format::of_name("b.ndjson"), Some(Format::Jsonl));
         assert_eq!(Format::of_name("b.jsonl"), Some(Format::Jsonl));
         assert_eq!(Format::of_name("csv"), None);
-        assert_eq!(Format::of_name("b.json"), None);
+        assert_eq!(Format::of_name("b.json"), Some(Format::Json));
+        assert_eq!(Format::of_name("b.prom"), Some(Format::Prometheus));
+        assert_eq!(Format::of_name("b.om"), Some(Format::OpenMetrics));
+        assert_eq!(Format::of_name("b.txt"), None);
     }
 
     #[test]

@@ -15,42 +15,70 @@ pub struct Fingerprint {
     pub bytes: u64,
 }
 
-/// A reader that hashes what passes through it, to be sure that a source that is read
-/// twice is the same both times.
-pub struct Hashing<R> {
-    input: R,
+/// Checksums of bytes that come in pieces.
+#[derive(Clone, Default)]
+pub(super) struct Sums {
     hash: Xxh3,
     crc32: crc32fast::Hasher,
     bytes: u64,
 }
 
+impl Sums {
+    fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.crc32.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Adds all that `input` holds.
+    pub(super) fn absorb(&mut self, mut input: impl Read) -> io::Result<()> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.update(buffer.get(..count).unwrap_or_default()),
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let crc32 = self.crc32.clone().finalize();
+        Fingerprint { hash: self.hash.digest128(), crc32, bytes: self.bytes }
+    }
+}
+
+/// A reader that hashes what passes through it, to be sure that a source that is read
+/// twice is the same both times.
+pub struct Hashing<R> {
+    input: R,
+    sums: Sums,
+}
+
 impl<R: Read> Hashing<R> {
     /// Hashes all that is read from `input` from here on.
     pub fn new(input: R) -> Self {
-        Self { input, hash: Xxh3::new(), crc32: crc32fast::Hasher::new(), bytes: 0 }
+        Self { input, sums: Sums::default() }
     }
 
     /// The fingerprint of the bytes read so far.
     pub fn fingerprint(&self) -> Fingerprint {
-        let crc32 = self.crc32.clone().finalize();
-        Fingerprint { hash: self.hash.digest128(), crc32, bytes: self.bytes }
+        self.sums.fingerprint()
     }
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
-        let read = buffer.get(..count).unwrap_or_default();
-        self.hash.update(read);
-        self.crc32.update(read);
-        self.bytes += count as u64;
+        self.sums.update(buffer.get(..count).unwrap_or_default());
         Ok(count)
     }
 }
 
 impl<R> std::fmt::Debug for Hashing<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hashing").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Hashing").field("bytes", &self.sums.bytes).finish_non_exhaustive()
     }
 }
 
@@ -60,10 +88,9 @@ impl<R> std::fmt::Debug for Hashing<R> {
 ///
 /// Those of reading.
 pub fn fingerprint_of(input: impl Read) -> io::Result<Fingerprint> {
-    let mut hashing = Hashing::new(input);
-    let mut buffer = vec![0; 64 << 10];
-    while hashing.read(&mut buffer)? > 0 {}
-    Ok(hashing.fingerprint())
+    let mut sums = Sums::default();
+    sums.absorb(input)?;
+    Ok(sums.fingerprint())
 }
 
 #[cfg(test)]

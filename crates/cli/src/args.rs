@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tallystone::import::{Format, TimeFormat};
+use tallystone::import::{TimeFormat, Zone};
 use tallystone::{
     Aggregation, Interval, Limit, MaintenanceWork, Order, Percentile, Table, Tiers, Timestamp,
     TopBy,
@@ -61,12 +61,21 @@ pub(crate) enum Command {
         agent  timestamp, agent_id, metric_type, value, metadata\n  \
         swarm  timestamp, swarm_id, metric_type, value, metadata\n\
         Of these duration_ms, tokens_used and metadata may be empty or absent.\n\n\
+        Samples of prometheus and openmetrics become gauges: agent_id is the label agent_id, agent or\n\
+        instance; swarm_id is swarm_id or swarm; metric_type is the label of that name, else the name\n\
+        of the metric (__name__ in a map); other labels become metadata. Without a time of its own a\n\
+        sample is of the time of the import.\n\n\
+        SQLite files are those of the stores with schema 2.0.0 (archives included) and 1.0.0 (whose\n\
+        result and files_changed become metadata). A real where a whole number belongs is rounded.\n\
+        The file is never written to, and may be in use.\n\n\
         Examples:\n  \
         tallystone import runs.csv\n  \
         tallystone import gauges.jsonl --table agent --time-format ms\n  \
         tallystone import cpu.csv --table agent --set agent_id=i-1 --set metric_type=cpu \\\n    \
         --time-format '%Y-%m-%d %H:%M:%S'\n  \
-        tallystone import jobs.csv --map task_id=job,agent_id=worker,success=ok")]
+        tallystone import jobs.csv --map task_id=job,agent_id=worker,success=ok\n  \
+        tallystone import .swarm/metrics.db --keep\n  \
+        curl -s host:9090/metrics | tallystone import - --format prometheus --set agent_id=host")]
     Import(ImportArgs),
     /// Answers a question
     #[command(after_help = "Examples:\n  \
@@ -185,24 +194,30 @@ pub(crate) struct RecordCommon {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// Files to read
+    /// Files to read; - is standard input
     #[arg(value_name = "FILE", required_unless_present = "undo")]
     pub(crate) files: Vec<PathBuf>,
-    /// Table that the rows are for
-    #[arg(long, value_name = "task|agent|swarm", default_value = "task", value_parser = table)]
-    pub(crate) table: Table,
-    /// How the files are written [default: by the end of the name: .csv, .jsonl, .ndjson]
+    /// Table that the rows are for [default: all tables of json and sqlite; task of csv and
+    /// jsonl; agent of prometheus and openmetrics]
+    #[arg(long, value_name = "task|agent|swarm", value_parser = table)]
+    pub(crate) table: Option<Table>,
+    /// How the files are written [default: by the end of the name: .csv, .jsonl, .ndjson, .json,
+    /// .prom, .om, .openmetrics, .db, .sqlite, .sqlite3; a SQLite file is known by its beginning]
     #[arg(long)]
     pub(crate) format: Option<FormatArg>,
-    /// Which column holds a field; other columns that are no field are then passed over
+    /// Which column or label holds a field; other columns that are no field are then passed over
     #[arg(long, value_name = "FIELD=COLUMN,...", value_delimiter = ',')]
     pub(crate) map: Vec<String>,
     /// Gives a field the same value in every row
     #[arg(long, value_name = "FIELD=VALUE")]
     pub(crate) set: Vec<String>,
-    /// How times are written: rfc3339, s, ms, us, ns (since 1970), or a strptime pattern in UTC
+    /// How times are written: rfc3339, s, ms, us, ns (since 1970), or a strptime pattern
     #[arg(long, value_name = "FORMAT", default_value = "rfc3339", value_parser = time_format)]
     pub(crate) time_format: TimeFormat,
+    /// Zone of times that name none: UTC, local, +02:00, Europe/Berlin [default: UTC; of SQLite
+    /// files local, as they were written]
+    #[arg(long, value_parser = zone)]
+    pub(crate) zone: Option<Zone>,
     /// Count bad lines and write them to the quarantine instead of giving up
     #[arg(long)]
     pub(crate) skip_bad: bool,
@@ -216,7 +231,7 @@ pub(crate) struct ImportArgs {
     #[arg(
         long,
         value_name = "ID",
-        conflicts_with_all = ["files", "format", "map", "set", "skip_bad", "again", "keep"]
+        conflicts_with_all = ["files", "format", "map", "set", "zone", "skip_bad", "again", "keep"]
     )]
     pub(crate) undo: Option<String>,
 }
@@ -227,15 +242,15 @@ pub(crate) enum FormatArg {
     Csv,
     /// One JSON object on each line
     Jsonl,
-}
-
-impl From<FormatArg> for Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Csv => Self::Csv,
-            FormatArg::Jsonl => Self::Jsonl,
-        }
-    }
+    /// One JSON document, as export --format json writes it
+    Json,
+    /// A database of an earlier metrics store
+    Sqlite,
+    /// Prometheus text exposition 0.0.4
+    Prometheus,
+    /// OpenMetrics text exposition 1.0
+    #[value(name = "openmetrics")]
+    OpenMetrics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -571,6 +586,10 @@ fn table(text: &str) -> Result<Table, String> {
 
 fn time_format(text: &str) -> Result<TimeFormat, String> {
     TimeFormat::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn zone(text: &str) -> Result<Zone, String> {
+    Zone::parse(text).map_err(|error| error.message().to_owned())
 }
 
 fn interval(text: &str) -> Result<Interval, String> {

@@ -1,10 +1,12 @@
 //! The files that the command itself touches: sources of imports, and their rejected lines.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tallystone::Error;
+use tallystone::import::BadLine;
+use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
@@ -19,6 +21,22 @@ pub(crate) fn open_source(path: &Path) -> Result<(File, u64), Failure> {
         return Err(Failure::Other(format!("{}: {what}, expected a file", path.display())));
     }
     Ok((file, kind.len()))
+}
+
+/// The first bytes of a file, by which some formats are known.
+pub(crate) fn beginning(file: &File, path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = file.take(64).read_to_end(&mut bytes);
+    read.map_err(|cause| Failure::Store(Error::io("read", path, cause)))?;
+    Ok(bytes)
+}
+
+/// Keeps a stream in a temporary file, since an import reads twice.
+pub(crate) fn spool(mut input: impl Read) -> Result<NamedTempFile, Failure> {
+    let failed = |cause| Failure::Store(Error::io("write", &std::env::temp_dir(), cause));
+    let mut spool = tempfile::Builder::new().prefix("tallystone-").tempfile().map_err(failed)?;
+    io::copy(&mut input, spool.as_file_mut()).map_err(failed)?;
+    Ok(spool)
 }
 
 /// Lines that an import passed over. The file is made when there is one; unless it is
@@ -36,8 +54,14 @@ impl Rejected {
         Self { path, file: None }
     }
 
+    /// Takes a line that is no row: as an error, unless such lines are to be skipped.
+    pub(crate) fn take(&mut self, bad: &BadLine, name: &str, skip: bool) -> tallystone::Result<()> {
+        let error = bad.to_error(name);
+        if skip { self.write(error.message(), &bad.raw) } else { Err(error) }
+    }
+
     /// Writes a line as it stands, under a note that says what is wrong with it.
-    pub(crate) fn write(&mut self, note: &str, raw: &[u8]) -> tallystone::Result<()> {
+    fn write(&mut self, note: &str, raw: &[u8]) -> tallystone::Result<()> {
         let path = self.path.clone();
         self.try_write(note, raw).map_err(|cause| Error::io("write", &path, cause))
     }

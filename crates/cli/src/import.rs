@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tallystone::import::{
-    BadLine, FieldMap, Fingerprint, Format, Hashing, ParsedRow, ReadOptions, fingerprint_of,
-    read_rows,
+    FieldMap, Fingerprint, Format, Hashing, ParsedRow, ReadCount, ReadOptions, SqliteSource,
+    fingerprint_of, is_sqlite, read_rows,
 };
-use tallystone::{Error, Import, ImportReport, ImportSource, Store};
+use tallystone::{Error, Import, ImportReport, ImportSource, Store, Table};
+use tempfile::NamedTempFile;
 
-use crate::args::{Globals, ImportArgs};
+use crate::args::{FormatArg, Globals, ImportArgs};
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Rejected};
 use crate::{open, output};
@@ -19,6 +20,9 @@ use crate::{open, output};
 pub(crate) fn run(globals: &Globals, args: &ImportArgs) -> Result<Exit, Failure> {
     if let Some(id) = &args.undo {
         return undo(globals, id);
+    }
+    if args.files.iter().filter(|path| path.as_os_str() == STDIN).count() > 1 {
+        return Err(Failure::Usage("- is standard input, expected it once".to_owned()));
     }
     let sources = args.files.iter().map(|path| Source::new(path, args));
     let sources = sources.collect::<Result<Vec<_>, Failure>>()?;
@@ -68,20 +72,39 @@ fn undo(globals: &Globals, id: &str) -> Result<Exit, Failure> {
 /// A file to import, checked as far as can be without reading it.
 struct Source {
     path: PathBuf,
-    format: Format,
+    format: FormatArg,
     options: ReadOptions,
+    /// Holds what came from standard input, and goes with this.
+    _spool: Option<NamedTempFile>,
 }
 
 impl Source {
-    fn new(path: &Path, args: &ImportArgs) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let format =
-            args.format.map(Format::from).or_else(|| Format::of_name(&name)).ok_or_else(|| {
-                Failure::Usage(format!(
+    fn new(given: &Path, args: &ImportArgs) -> Result<Self, Failure> {
+        let (name, path, spool) = if given.as_os_str() == STDIN {
+            let spool = files::spool(io::stdin().lock())?;
+            ("standard input".to_owned(), spool.path().to_path_buf(), Some(spool))
+        } else {
+            (given.display().to_string(), given.to_path_buf(), None)
+        };
+        let opened = files::open_source(&path);
+        let format = match (args.format.or_else(|| of_name(&name)), &opened) {
+            (Some(format), _) => format,
+            (None, Ok((file, _))) if is_sqlite(&files::beginning(file, &path)?) => {
+                FormatArg::Sqlite
+            }
+            _ => {
+                return Err(Failure::Usage(format!(
                     "{name}: the name does not tell the format, \
-                     expected .csv, .jsonl, .ndjson or --format"
-                ))
-            })?;
+                     expected .csv, .jsonl, .json, .prom, .om, .db or --format"
+                )));
+            }
+        };
+        opened?;
+        let table = args.table.or(match format {
+            FormatArg::Csv | FormatArg::Jsonl => Some(Table::Task),
+            FormatArg::Prometheus | FormatArg::OpenMetrics => Some(Table::Agent),
+            FormatArg::Json | FormatArg::Sqlite => None,
+        });
         let mut map = if args.map.is_empty() {
             FieldMap::new()
         } else {
@@ -90,12 +113,38 @@ impl Source {
         for constant in &args.set {
             map = map.constant(constant)?;
         }
-        map.check(args.table)?;
-        files::open_source(path)?;
-        let time = args.time_format.clone();
-        let options = ReadOptions { name, table: args.table, map, time };
-        Ok(Self { path: path.to_path_buf(), format, options })
+        if let Some(table) = table {
+            map.check(table)?;
+        }
+        let mut options = ReadOptions::new(name, table);
+        options.map = map;
+        options.time = args.time_format.clone();
+        options.zone = args.zone.clone();
+        Ok(Self { path, format, options, _spool: spool })
     }
+
+    fn read_error(&self, cause: io::Error) -> Failure {
+        Failure::Store(Error::io("read", self.options.name.as_ref(), cause))
+    }
+}
+
+/// What stands for standard input.
+const STDIN: &str = "-";
+
+/// Tells the format by the end of a file's name.
+fn of_name(name: &str) -> Option<FormatArg> {
+    if let Some(format) = Format::of_name(name) {
+        return Some(match format {
+            Format::Csv => FormatArg::Csv,
+            Format::Jsonl => FormatArg::Jsonl,
+            Format::Json => FormatArg::Json,
+            Format::Prometheus => FormatArg::Prometheus,
+            Format::OpenMetrics => FormatArg::OpenMetrics,
+        });
+    }
+    let (_, extension) = name.rsplit_once('.')?;
+    let known = ["db", "sqlite", "sqlite3"];
+    known.contains(&extension.to_ascii_lowercase().as_str()).then_some(FormatArg::Sqlite)
 }
 
 /// What came of one file.
@@ -121,35 +170,88 @@ impl Outcome {
 }
 
 fn import_one(store: &Store, source: &Source, args: &ImportArgs) -> Result<Outcome, Failure> {
-    let read_error = |cause| Failure::Store(Error::io("read", &source.path, cause));
+    let format = match source.format {
+        FormatArg::Csv => Format::Csv,
+        FormatArg::Jsonl => Format::Jsonl,
+        FormatArg::Json => Format::Json,
+        FormatArg::Prometheus => Format::Prometheus,
+        FormatArg::OpenMetrics => Format::OpenMetrics,
+        FormatArg::Sqlite => return import_sqlite(store, source, args),
+    };
+    let read_error = |cause| source.read_error(cause);
     let (file, length) = files::open_source(&source.path)?;
-    let bar = progress(length);
+    let bar = progress(length, "{wide_bar} {bytes}/{total_bytes} {eta}");
     let fingerprint = fingerprint_of(file).map_err(read_error)?;
-    let name = source.options.name.clone();
-    let Fingerprint { hash, crc32, bytes } = fingerprint;
-    let identity = ImportSource { name, hash, crc32, bytes, again: args.again };
-    let mut import = store.begin_import(identity)?;
+    let mut target = Target::new(store, source, fingerprint, args)?;
 
-    let mut rejected = Rejected::new(store.dir(), &import.id());
     let (file, _) = files::open_source(&source.path)?;
     let mut input = Hashing::new(bar.wrap_read(file));
     let count = read_rows(
-        source.format,
+        format,
         &mut input,
         &source.options,
-        |row| append(&mut import, row),
-        |bad| reject(&mut rejected, bad, &source.options.name, args.skip_bad),
+        |row| append(&mut target.import, row),
+        |bad| target.rejected.take(bad, &source.options.name, args.skip_bad),
     )?;
     // Whatever the parser did not ask for still belongs to the source.
     io::copy(&mut input.by_ref(), &mut io::sink()).map_err(read_error)?;
     if input.fingerprint() != fingerprint {
-        let shown = source.path.display();
+        let shown = &source.options.name;
         return Err(Failure::Other(format!("{shown}: changed while it was read, nothing is kept")));
     }
-    rejected.sync()?;
-    let report = import.commit()?;
     bar.finish_and_clear();
-    Ok(Outcome { report, rejected: count.bad, rejected_file: rejected.keep() })
+    target.commit(count)
+}
+
+fn import_sqlite(store: &Store, source: &Source, args: &ImportArgs) -> Result<Outcome, Failure> {
+    let database = SqliteSource::open(&source.path)?;
+    let bar = progress(0, "{spinner} {human_pos} rows {elapsed}");
+    let mut target = Target::new(store, source, database.fingerprint(), args)?;
+    let mut rows = 0;
+    let count = database.read(
+        &source.options,
+        |row| {
+            rows += 1;
+            if rows % ROWS_SHOWN == 0 {
+                bar.set_position(rows);
+            }
+            append(&mut target.import, row)
+        },
+        |bad| target.rejected.take(bad, &source.options.name, args.skip_bad),
+    )?;
+    bar.finish_and_clear();
+    target.commit(count)
+}
+
+/// Rows between two looks at the bar.
+const ROWS_SHOWN: u64 = 4096;
+
+/// Where the rows of a source go.
+struct Target {
+    import: Import,
+    rejected: Rejected,
+}
+
+impl Target {
+    fn new(
+        store: &Store,
+        source: &Source,
+        fingerprint: Fingerprint,
+        args: &ImportArgs,
+    ) -> Result<Self, Failure> {
+        let Fingerprint { hash, crc32, bytes } = fingerprint;
+        let name = source.options.name.clone();
+        let identity = ImportSource { name, hash, crc32, bytes, again: args.again };
+        let import = store.begin_import(identity)?;
+        let rejected = Rejected::new(store.dir(), &import.id());
+        Ok(Self { import, rejected })
+    }
+
+    fn commit(mut self, count: ReadCount) -> Result<Outcome, Failure> {
+        self.rejected.sync()?;
+        let report = self.import.commit()?;
+        Ok(Outcome { report, rejected: count.bad, rejected_file: self.rejected.keep() })
+    }
 }
 
 fn append(import: &mut Import, row: &ParsedRow<'_>) -> tallystone::Result<()> {
@@ -160,20 +262,9 @@ fn append(import: &mut Import, row: &ParsedRow<'_>) -> tallystone::Result<()> {
     }
 }
 
-fn reject(
-    rejected: &mut Rejected,
-    bad: &BadLine,
-    name: &str,
-    skip: bool,
-) -> tallystone::Result<()> {
-    let error = bad.to_error(name);
-    if skip { rejected.write(error.message(), &bad.raw) } else { Err(error) }
-}
-
 /// A bar on standard error; nothing where that is not a terminal.
-fn progress(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    let template = "{wide_bar} {bytes}/{total_bytes} {eta}";
+fn progress(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
     bar.set_style(
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
