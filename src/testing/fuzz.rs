@@ -12,6 +12,8 @@
 //! again, so their share would grow if the mode alone decided. A checksum of the input lets one
 //! in 16 of them through.
 
+use std::cell::RefCell;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::format::layout::{
 use crate::format::order::float_key;
 use crate::fs::FileSystem;
 use crate::fs::sim::SimFileSystem;
+use crate::import::{Format, ReadOptions, read_rows};
 use crate::maintain::merge::{self, Reach};
 use crate::maintain::{self, compact, verify};
 use crate::query::filter::{Aggregation, Filter, Order, Percentile, TopBy};
@@ -172,6 +175,73 @@ fn assert_same(a: &Column, b: &Column) {
     for row in (0..a.len()).step_by(a.len() / 1_000 + 1) {
         assert_eq!((a.int(row), a.bool(row), a.text(row)), (b.int(row), b.bool(row), b.text(row)));
         assert_eq!(a.float(row).map(f64::to_bits), b.float(row).map(f64::to_bits));
+    }
+}
+
+/// Imports a JSON document, whole and in pieces: both have to come to the same.
+///
+/// # Panics
+///
+/// When they do not.
+pub fn import_document(input: &[u8]) {
+    import(Format::Json, input, None);
+}
+
+/// Imports an exposition, the same way; the first byte says of which format, and for which
+/// table.
+///
+/// # Panics
+///
+/// As [`import_document`].
+pub fn import_exposition(input: &[u8]) {
+    let Some((mode, text)) = input.split_first() else { return };
+    let format = if mode & 1 == 0 { Format::Prometheus } else { Format::OpenMetrics };
+    let table = if mode & 2 == 0 { Table::Agent } else { Table::Swarm };
+    import(format, text, Some(table));
+}
+
+fn import(format: Format, text: &[u8], table: Option<Table>) {
+    let mut options = ReadOptions::new("fuzz", table);
+    options.now = Some(Timestamp::clamped(START));
+    let read = |input: &mut dyn io::Read| {
+        let (rows, bad) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let outcome = read_rows(
+            format,
+            input,
+            &options,
+            |row| {
+                rows.borrow_mut().push(format!("{row:?}"));
+                Ok(())
+            },
+            |line| {
+                bad.borrow_mut().push(line.clone());
+                Ok(())
+            },
+        );
+        (outcome.map_err(|error| error.to_string()), rows.into_inner(), bad.into_inner())
+    };
+    let whole = read(&mut &text[..]);
+    let pieces = read(&mut Pieces { text, next: 1 });
+    assert_eq!(whole, pieces, "what was read depends on the pieces");
+    if let (Ok(count), rows, bad) = whole {
+        assert_eq!((count.rows, count.bad), (rows.len() as u64, bad.len() as u64));
+    }
+}
+
+/// A text that comes a few bytes at a time.
+struct Pieces<'a> {
+    text: &'a [u8],
+    next: usize,
+}
+
+impl io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.next = self.next % 7 + 1;
+        let count = self.next.min(buffer.len()).min(self.text.len());
+        let (piece, rest) = self.text.split_at(count);
+        buffer[..count].copy_from_slice(piece);
+        self.text = rest;
+        Ok(count)
     }
 }
 
@@ -636,6 +706,16 @@ mod tests {
             let store = read(&image, ReadMode::Mapped);
             assert_eq!(store.snapshot().unwrap().rows(Table::Task), rows);
             assert!(store.verify(true).unwrap().problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn imports_are_read_in_pieces() {
+        import_document(b"\xEF\xBB\xBF{\"task_metrics\":[{\"task_id\":5},\n7]}");
+        import_document(b"\xEF\xBB");
+        for mode in 0..4 {
+            let text = b"up{agent_id=\"a\",swarm_id=\"s\"} 1 5\r\nup NaN\n# EOF\n";
+            import_exposition(&[&[mode], &text[..]].concat());
         }
     }
 
