@@ -99,7 +99,6 @@ impl Source {
                 )));
             }
         };
-        opened?;
         let table = args.table.or(match format {
             FormatArg::Csv | FormatArg::Jsonl => Some(Table::Task),
             FormatArg::Prometheus | FormatArg::OpenMetrics => Some(Table::Agent),
@@ -116,6 +115,8 @@ impl Source {
         if let Some(table) = table {
             map.check(table)?;
         }
+        // A command line that makes no sense is told first.
+        opened?;
         let mut options = ReadOptions::new(name, table);
         options.map = map;
         options.time = args.time_format.clone();
