@@ -145,7 +145,8 @@ fn add(column: &Column, size: &mut Sizes) -> Result<(), Box<dyn Error>> {
         }
         Values::Coded { codes, .. } => {
             size.pco += pco::standalone::simple_compress(codes, &config)?.len();
-            size.zstd += zstd(&codes.iter().flat_map(|c| u64::from(*c).to_le_bytes()).collect::<Vec<_>>())?;
+            let bytes = codes.iter().flat_map(|code| u64::from(*code).to_le_bytes());
+            size.zstd += zstd(&bytes.collect::<Vec<_>>())?;
             size.values += codes.len();
         }
         _ => {}
