@@ -133,16 +133,23 @@ impl Error {
 
     /// A failed file operation on `path`; a full disk becomes [`ErrorKind::NoSpace`].
     pub fn io(operation: &str, path: &Path, cause: io::Error) -> Self {
+        let mut error = Self::output(operation, cause).with_path(path);
+        if error.kind() == ErrorKind::NoSpace {
+            error.0.remedy = Some("free some space; accepted rows wait and are written then");
+        }
+        error
+    }
+
+    /// A failed operation on something that has no path; a full disk becomes
+    /// [`ErrorKind::NoSpace`].
+    pub(crate) fn output(operation: &str, cause: io::Error) -> Self {
         let kind = match cause.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
-        let mut error = Self::new(kind, format!("{operation}: {cause}")).with_path(path);
-        if kind == ErrorKind::NoSpace {
-            error.0.remedy = Some("free some space; accepted rows wait and are written then");
-        }
+        let mut error = Self::new(kind, format!("{operation}: {cause}"));
         error.0.cause = Some(std::sync::Arc::new(cause));
         error
     }

@@ -66,6 +66,7 @@ pub mod column;
 pub mod config;
 mod encoding;
 pub mod error;
+pub mod export;
 mod format;
 mod fs;
 pub mod import;

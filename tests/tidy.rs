@@ -35,6 +35,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     // 4: work.
     ("ingest", 4, &[]),
     ("query", 4, &[]),
+    ("export", 4, &["query"]),
     ("maintain", 4, &[]),
     ("import", 4, &[]),
     ("inspect", 4, &[]),

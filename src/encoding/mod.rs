@@ -519,6 +519,16 @@ impl<'a> Chunk<'a> {
         ints::for_each_slice(self, rows, each)
     }
 
+    /// Bytes that the texts of the chunk take at most once they are decoded, as its headers
+    /// say; 0 where it has no text.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub(crate) fn text_bytes_max(&self) -> Result<u64> {
+        if self.kind.is_text() { text::bytes_max(self) } else { Ok(0) }
+    }
+
     /// Whether a row may hold `text`: false only when that is certain. Reads a few bytes.
     pub(crate) fn might_contain(&self, text: &str) -> bool {
         text::might_contain(self, text).unwrap_or(true)

@@ -272,6 +272,12 @@ pub(super) fn read_parts<'a>(
     Ok((templates, codes, numbers))
 }
 
+/// Bytes of the longest string that a template of the chunk can have.
+pub(super) fn longest(chunk: &Chunk<'_>) -> Result<u64> {
+    let (templates, ..) = read_parts(chunk)?;
+    Ok(templates.iter().map(Template::length).max().unwrap_or(0))
+}
+
 /// The rows, among some, whose string is `text`: those of its template and its number, and
 /// as a string can be cut in one way only, there is one such template at most.
 pub(super) fn find(chunk: &Chunk<'_>, text: &str, rows: &Selection) -> Result<Selection> {

@@ -619,6 +619,21 @@ pub(super) fn total_bytes(chunk: &Chunk<'_>) -> Result<u64> {
     Ok(pieces.raw as u64)
 }
 
+/// Bytes of all strings of a chunk, or a bound on them. A dictionary counts once.
+pub(super) fn bytes_max(chunk: &Chunk<'_>) -> Result<u64> {
+    if let Some(codes) = codes(chunk)? {
+        return codes.dictionary.map_or(Ok(0), |entries| bytes_max(&entries));
+    }
+    match chunk.encoding {
+        tag::TEXT_ZSTD | tag::TEXT_UUID => total_bytes(chunk),
+        tag::TEXT_NUMBERED => {
+            let longest = numbered::longest(chunk)?;
+            Ok(longest.saturating_mul(chunk.stored() as u64).min(TEXT_RAW_BYTES_MAX as u64))
+        }
+        _ => Ok(chunk.body.len() as u64),
+    }
+}
+
 fn read_uuids<'a>(chunk: &Chunk<'a>) -> Result<&'a [[u8; UUID_BYTES]]> {
     let mut reader = Reader::new(chunk.body, "5.4");
     let count = chunk.stored();

@@ -324,7 +324,7 @@ fn rest(schema: &Schema) -> impl Iterator<Item = usize> {
 }
 
 /// Appends the canonical bytes of a value.
-fn push_canonical(column: &Column, row: usize, bytes: &mut Vec<u8>) {
+pub(super) fn push_canonical(column: &Column, row: usize, bytes: &mut Vec<u8>) {
     if !column.is_valid(row) {
         bytes.push(0);
         return;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::filter::Cursor;
+use super::ordered::Ordered;
 use super::*;
 use crate::column::{Bitmap, Column, Strings, Values};
 use crate::encoding::views::ViewValues;
@@ -606,13 +607,53 @@ fn view(table: Table, rows: &[Row], kinds: &[Kind], cache: usize) -> View {
     view
 }
 
+/// Rows in the order of time are those of pages turned round, however small the windows are in
+/// which they are read.
+fn check_windows(snapshot: &Snapshot, table: Table, filter: &Filter) {
+    let all = Filter { limit: Limit::All, offset: 0, cursor: None, ..filter.clone() };
+    let pages = snapshot.metrics(table, &all).unwrap();
+    let columns: Vec<usize> = (0..table.schema().columns.len()).collect();
+    let read = |newest_first, window| {
+        let mut ordered =
+            Ordered::with_window(snapshot, table, &all, &columns, newest_first, window).unwrap();
+        let mut rows = Vec::new();
+        while let Some(some) = ordered.next().unwrap() {
+            let row = |(part, row): (&[Column], usize)| {
+                Row::from_columns(table, &rows::Columns(part.iter().collect()), row)
+            };
+            rows.extend(some.iter().map(row));
+        }
+        assert_eq!(ordered.into_coverage(), pages.coverage, "{table} {filter:?}");
+        rows
+    };
+    // What is left of JSON on one line decides among rows of the same ids, not its bytes.
+    let ids = table.schema().page_order;
+    let key = |row: &Row| {
+        let texts = ids.iter().map(|id| text_of(row, *id).map(str::to_owned));
+        (row.timestamp(), texts.collect())
+    };
+    let keys =
+        |rows: &[Row]| -> Vec<(Timestamp, Vec<Option<String>>)> { rows.iter().map(key).collect() };
+    let newest = read(true, 8 << 20);
+    assert!(keys(&newest) == keys(&pages.rows), "{table} {filter:?}");
+    for (newest_first, window) in [(true, 1), (false, 1), (true, 700), (false, 3_000)] {
+        let mut rows = read(newest_first, window);
+        if !newest_first {
+            rows.reverse();
+        }
+        assert!(rows == newest, "windows of {window} bytes of {table} {filter:?}");
+    }
+}
+
 fn check(table: Table, rows: &[Row], kinds: &[Kind], filters: &[Filter]) {
     let model: ReferenceModel = rows.iter().cloned().collect();
     let snapshot = Snapshot::new(view(table, rows, kinds, 4));
     for filter in filters {
         model.check(&snapshot, table, filter);
+        check_windows(&snapshot, table, filter);
     }
     model.check(&snapshot, table, &Filter::new());
+    check_windows(&snapshot, table, &Filter::new());
 }
 
 proptest! {

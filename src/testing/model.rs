@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::export::{ExportFormat, ExportRequest};
 use crate::query::answer::{
     AgentSummary, Aggregate, Average, Bucket, KeyAggregate, Last, Quantile, SlowTask, Summary,
     Value,
@@ -272,6 +273,7 @@ impl ReferenceModel {
         );
         self.check_pages(snapshot, table, filter);
         self.check_columns(snapshot, table, filter);
+        self.check_export(snapshot, table, filter);
         let scalar = Filter { limit: Limit::Default, offset: 0, cursor: None, ..filter.clone() };
         for field in fields(table) {
             self.check_field(snapshot, table, field, &scalar);
@@ -330,6 +332,36 @@ impl ReferenceModel {
         let limit = if filter.limit == Limit::Default { Limit::All } else { filter.limit };
         let expected = part(rows, &Filter { limit, ..filter.clone() }, None).len();
         assert_eq!(count, expected, "columns of {table} {filter:?}");
+    }
+
+    /// Rows as JSON lines: each as `serde_json` writes it, in the order of time, and those of
+    /// the same time by their ids.
+    fn check_export(&self, snapshot: &Snapshot, table: Table, filter: &Filter) {
+        let mut request = ExportRequest::new(ExportFormat::Jsonl);
+        request.tables = vec![table];
+        request.filter = Filter { limit: Limit::All, offset: 0, cursor: None, ..filter.clone() };
+        let oldest_first = exported(snapshot, &request);
+        request.newest_first = true;
+        let mut newest_first = exported(snapshot, &request);
+        newest_first.reverse();
+        assert_eq!(oldest_first, newest_first, "both orders of {table} {filter:?}");
+        let mut matching = self.matching(table, filter);
+        matching.reverse();
+        assert_eq!(oldest_first.len(), matching.len(), "export of {table} {filter:?}");
+        let mut lines = oldest_first.iter();
+        for rows in matching.chunk_by(|a, b| key_of_ids(a) == key_of_ids(b)) {
+            let line = |row: &Row| {
+                let row = with_quoted_metadata(row.clone());
+                serde_json::to_string(&row).expect("a row is JSON")
+            };
+            let mut expected: Vec<String> =
+                rows.iter().map(|row| line(row).replace(['\r', '\n'], " ")).collect();
+            let mut got: Vec<&String> = lines.by_ref().take(rows.len()).collect();
+            // What else decides is a hash, which no reader knows.
+            expected.sort_unstable();
+            got.sort_unstable();
+            assert_eq!(got, expected.iter().collect::<Vec<_>>(), "{table} {filter:?}");
+        }
     }
 
     fn check_field(&self, snapshot: &Snapshot, table: Table, field: &str, filter: &Filter) {
@@ -686,6 +718,39 @@ fn same_value(got: Option<Value>, expected: Option<Value>, magnitude: f64, conte
         }
         _ => assert_eq!(got, expected, "{context}"),
     }
+}
+
+/// What decides the order of rows before their other columns do.
+fn key_of_ids(row: &Row) -> (Timestamp, &str, &str) {
+    match row {
+        Row::Task(row) => (row.timestamp, &row.task_id, &row.agent_id),
+        Row::Agent(row) => (row.timestamp, &row.agent_id, &row.metric_type),
+        Row::Swarm(row) => (row.timestamp, &row.swarm_id, &row.metric_type),
+    }
+}
+
+/// The row as it is exported: metadata that is a string of JSON is in a string once more.
+fn with_quoted_metadata(mut row: Row) -> Row {
+    let metadata = match &mut row {
+        Row::Task(row) => &mut row.metadata,
+        Row::Agent(row) => &mut row.metadata,
+        Row::Swarm(row) => &mut row.metadata,
+    };
+    if let Some(text) = metadata.as_mut().filter(|text| text.trim().starts_with('"')) {
+        *text = serde_json::to_string(text.trim()).expect("a string is JSON");
+    }
+    row
+}
+
+/// The lines of an export.
+fn exported(snapshot: &Snapshot, request: &ExportRequest) -> Vec<String> {
+    let mut text = Vec::new();
+    let report = snapshot.export(request, &mut text, &mut |_| {}).expect("export");
+    assert_eq!(report.bytes, text.len() as u64);
+    let text = String::from_utf8(text).expect("text");
+    let lines: Vec<String> = text.split_terminator('\n').map(str::to_owned).collect();
+    assert_eq!(report.rows, lines.len() as u64, "rows are lines");
+    lines
 }
 
 fn same_aggregate(got: &Aggregate, expected: &Aggregate, context: &str) {
