@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tallystone::export::ExportFormat;
 use tallystone::import::{TimeFormat, Zone};
 use tallystone::{
     Aggregation, Interval, Limit, MaintenanceWork, Order, Percentile, Table, Tiers, Timestamp,
@@ -85,6 +86,20 @@ pub(crate) enum Command {
         tallystone query aggregate-by-time --interval 5m --field tokens_used --agg sum\n  \
         tallystone query top-agents --metric-type success_rate --order desc --json")]
     Query(QueryArgs),
+    /// Writes rows, or what they add up to, for other programs
+    ///
+    /// Rows are in the order of time, oldest first, in constant memory. A file appears whole under
+    /// its name or not at all. CSV is safe to open in a spreadsheet: text that would be taken for
+    /// a formula gets an apostrophe in front, unless --raw. Of one --table CSV has the columns of
+    /// the table; of several, one layout with a column for everything.
+    #[command(after_help = "Examples:\n  \
+        tallystone export --format csv --output all.csv\n  \
+        tallystone export --format jsonl --table task --last 24h --gzip > tasks.jsonl.gz\n  \
+        tallystone export --format json --pretty --agent-id coder-1\n  \
+        tallystone export --format prometheus\n  \
+        tallystone export --format openmetrics --all-samples --output samples.om\n  \
+        tallystone export --format grafana --field tokens_used --interval 5m --agg sum")]
+    Export(ExportArgs),
     /// Shows rows, bytes and time ranges by table and kind of file
     Stats(StatsArgs),
     /// Seals, merges and expires now what would otherwise wait
@@ -277,12 +292,9 @@ pub(crate) enum Method {
     Summary,
 }
 
+/// Which rows.
 #[derive(Args, Debug)]
-pub(crate) struct QueryArgs {
-    /// What to ask
-    #[arg(value_name = "METHOD")]
-    pub(crate) method: Method,
-
+pub(crate) struct FilterArgs {
     /// Only rows from this time on
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Filter")]
     pub(crate) from: Option<Timestamp>,
@@ -307,13 +319,23 @@ pub(crate) struct QueryArgs {
     /// Only this swarm
     #[arg(long, value_name = "ID", help_heading = "Filter")]
     pub(crate) swarm_id: Option<String>,
-    /// Only this metric type; for top-agents what they are ordered by: task_count,
+    /// Only this metric type; for `query top-agents` what they are ordered by: task_count,
     /// avg_duration_ms (the default), avg_tokens_used, success_rate
     #[arg(long, value_name = "NAME", help_heading = "Filter")]
     pub(crate) metric_type: Option<String>,
     /// Only tasks that succeeded, or only those that failed
     #[arg(long, value_name = "true|false", help_heading = "Filter")]
     pub(crate) success: Option<bool>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    /// What to ask
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: Method,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
 
     /// At most so many rows [default: 1000] or entries [default: 10, all buckets]
     #[arg(long, value_name = "N|all", value_parser = limit, help_heading = "Page")]
@@ -422,7 +444,102 @@ impl QueryArgs {
 
     /// What the top agents are ordered by.
     pub(crate) fn top_by(&self) -> tallystone::Result<TopBy> {
-        TopBy::parse(self.metric_type.as_deref().unwrap_or("avg_duration_ms"))
+        TopBy::parse(self.filter.metric_type.as_deref().unwrap_or("avg_duration_ms"))
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// How to write it [default: by the end of the name of --output: .csv, .json, .jsonl]
+    #[arg(long)]
+    pub(crate) format: Option<ExportFormatArg>,
+    /// File to write [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Compress [default: where the name of --output ends in .gz]
+    #[arg(long)]
+    pub(crate) gzip: bool,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Fail if anything of the range is missing
+    #[arg(long, help_heading = "Filter")]
+    pub(crate) strict: bool,
+
+    /// Only these tables [default: all that have the columns of the filter]
+    #[arg(long, value_name = "task|agent|swarm,...", value_parser = table, value_delimiter = ',')]
+    pub(crate) table: Vec<Table>,
+    /// Only these columns of one table, in this order (csv, jsonl, grafana --flat)
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// Newest rows first
+    #[arg(long)]
+    pub(crate) newest_first: bool,
+    /// CSV for programs: text is not guarded against being taken for a formula
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Lists instead of nesting (json), tables instead of series (grafana)
+    #[arg(long)]
+    pub(crate) flat: bool,
+    /// With line breaks and indentation (json, grafana)
+    #[arg(long)]
+    pub(crate) pretty: bool,
+    /// Every sample with its time, as `promtool tsdb create-blocks-from openmetrics` reads it
+    /// (openmetrics)
+    #[arg(long)]
+    pub(crate) all_samples: bool,
+    /// To which swarm an agent belongs (json); goes before `swarm_id` in metadata
+    #[arg(long, value_name = "AGENT=SWARM,...", value_delimiter = ',', value_parser = belonging)]
+    pub(crate) swarm: Vec<(String, String)>,
+
+    /// Column that series are of: duration_ms or tokens_used of tasks, value of gauges
+    /// [default: duration_ms and value]
+    #[arg(long, value_name = "FIELD", help_heading = "Series (grafana)")]
+    pub(crate) field: Option<String>,
+    /// How far points are apart: minute, hour, day, week, month, or as 30s, 5m, 2h
+    /// [default: hour]
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        value_parser = interval,
+        help_heading = "Series (grafana)"
+    )]
+    pub(crate) interval: Option<Interval>,
+    /// What a point is [default: avg]
+    #[arg(long, help_heading = "Series (grafana)")]
+    pub(crate) agg: Option<Agg>,
+    /// Rank from 0 to 1 of --agg percentile
+    #[arg(long, value_name = "P", value_parser = rank, help_heading = "Series (grafana)")]
+    pub(crate) percentile: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormatArg {
+    /// One document: swarms, their agents, their tasks and gauges
+    Json,
+    /// One JSON object on each line
+    Jsonl,
+    /// Comma-separated, with a header line
+    Csv,
+    /// Prometheus text format: newest gauges, sums and quantiles of tasks
+    Prometheus,
+    /// OpenMetrics 1.0, the same
+    #[value(name = "openmetrics")]
+    OpenMetrics,
+    /// A response of Grafana's JSON data source
+    Grafana,
+}
+
+impl From<ExportFormatArg> for ExportFormat {
+    fn from(format: ExportFormatArg) -> Self {
+        match format {
+            ExportFormatArg::Json => Self::Json,
+            ExportFormatArg::Jsonl => Self::Jsonl,
+            ExportFormatArg::Csv => Self::Csv,
+            ExportFormatArg::Prometheus => Self::Prometheus,
+            ExportFormatArg::OpenMetrics => Self::OpenMetrics,
+            ExportFormatArg::Grafana => Self::Grafana,
+        }
     }
 }
 
@@ -582,6 +699,13 @@ fn length(text: &str) -> Result<i64, String> {
 
 fn table(text: &str) -> Result<Table, String> {
     Table::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn belonging(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(agent, swarm)| !agent.is_empty() && !swarm.is_empty())
+        .map(|(agent, swarm)| (agent.to_owned(), swarm.to_owned()))
+        .ok_or_else(|| "expected AGENT=SWARM".to_owned())
 }
 
 fn time_format(text: &str) -> Result<TimeFormat, String> {

@@ -1,4 +1,5 @@
-//! The files that the command itself touches: sources of imports, and their rejected lines.
+//! The files that the command itself touches: sources of imports, their rejected lines, and
+//! targets of exports.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -103,6 +104,106 @@ impl Drop for Rejected {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// A file that appears under its name when it is complete. What is no regular file (a pipe, a
+/// terminal) is written to as it is.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: PathBuf,
+    file: File,
+    /// Where it is written until it is complete.
+    aside: Option<PathBuf>,
+}
+
+impl Target {
+    /// Opens a target, or a file beside it.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let failed = |cause| Failure::Store(Error::io("create", path, cause));
+        Self::try_create(path).map_err(failed)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the file that the caller names")]
+    fn try_create(path: &Path) -> io::Result<Self> {
+        // A link stays one: what it points to is written.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => {
+                let file = File::options().write(true).open(&path)?;
+                return Ok(Self { path, file, aside: None });
+            }
+            _ => {}
+        }
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let aside = path.with_file_name(name);
+        let file = File::create(&aside)?;
+        Ok(Self { path, file, aside: Some(aside) })
+    }
+
+    /// Gives the complete file its name.
+    pub(crate) fn publish(mut self) -> Result<(), Failure> {
+        let Some(aside) = self.aside.clone() else { return Ok(()) };
+        let renamed = self.file.sync_all().and_then(|()| rename(&aside, &self.path));
+        renamed.map_err(|cause| Failure::Store(Error::io("write", &self.path, cause)))?;
+        self.aside = None;
+        Ok(())
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Target {
+    #[expect(clippy::disallowed_methods, reason = "the command's own file")]
+    fn drop(&mut self) {
+        if let Some(aside) = &self.aside {
+            // It was given up; a leftover does no harm.
+            let _ = std::fs::remove_file(aside);
+        }
+    }
+}
+
+/// A writer that counts its bytes.
+pub(crate) struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, bytes: 0 }
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the file that the caller names")]
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command's own file")]

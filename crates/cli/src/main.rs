@@ -6,6 +6,7 @@
 
 mod args;
 mod demo;
+mod export;
 mod failure;
 mod files;
 mod import;
@@ -48,6 +49,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Record(args) => record::run(globals, args),
         Command::Import(args) => import::run(globals, args),
         Command::Query(args) => query::run(globals, args),
+        Command::Export(args) => export::run(globals, args),
         Command::Stats(args) => stats::run(globals, args),
         Command::Maintain(args) => maintain::run(globals, args),
         Command::Retention(args) => maintain::retention(globals, args),

@@ -14,7 +14,7 @@ use tallystone::{
 pub(crate) use self::records::{
     AVERAGE, BUCKET, QUANTILE, Ranked, SLOW_TASK, SUMMARY, TOP_AGENT, row_columns,
 };
-use crate::args::{Agg, Globals, Method, QueryArgs};
+use crate::args::{Agg, FilterArgs, Globals, Method, QueryArgs};
 use crate::failure::{Exit, Failure};
 use crate::open;
 use crate::output::{self, Cell, Columns, Record, escape};
@@ -121,26 +121,36 @@ fn check_options(args: &QueryArgs) -> Result<(), String> {
 }
 
 fn filter(args: &QueryArgs) -> Result<Filter, Failure> {
+    let rows = rows_of(&args.filter)?;
+    let is_ordering = args.method == Method::TopAgents;
+    Ok(Filter {
+        metric_type: rows.metric_type.filter(|_| !is_ordering),
+        limit: args.limit.unwrap_or(Limit::Default),
+        offset: args.offset.unwrap_or(0),
+        cursor: args.cursor.as_deref().map(Cursor::from_text),
+        strict: args.strict,
+        allow_partial: args.allow_partial,
+        ..rows
+    })
+}
+
+/// Which rows are meant.
+pub(crate) fn rows_of(args: &FilterArgs) -> Result<Filter, Failure> {
     let (mut from, mut to) = (args.from, args.to);
     if let Some(length) = args.last {
         let now = SystemClock.now();
         from = Some(Timestamp::from_micros(now.as_micros().saturating_sub(length))?);
         to = Some(now);
     }
-    let is_ordering = args.method == Method::TopAgents;
     Ok(Filter {
         from,
         to,
         task_id: args.task_id.clone(),
         agent_id: args.agent_id.clone(),
         swarm_id: args.swarm_id.clone(),
-        metric_type: args.metric_type.clone().filter(|_| !is_ordering),
+        metric_type: args.metric_type.clone(),
         success: args.success,
-        limit: args.limit.unwrap_or(Limit::Default),
-        offset: args.offset.unwrap_or(0),
-        cursor: args.cursor.as_deref().map(Cursor::from_text),
-        strict: args.strict,
-        allow_partial: args.allow_partial,
+        ..Filter::new()
     })
 }
 
@@ -220,7 +230,8 @@ pub(crate) fn missing(coverage: &Coverage) -> Vec<String> {
     lines
 }
 
-fn note(text: &str) {
+/// Says something beside the answer.
+pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "note: {}", escape(text));
 }
 

@@ -1,6 +1,7 @@
 //! `tallystone demo`: a store from real recordings, and what can be asked of it.
 
 mod aged;
+mod exports;
 mod questions;
 mod recordings;
 
@@ -32,13 +33,21 @@ pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
     let steps = write(&store, &bar)?;
     bar.set_message("asking");
     let answers = questions::ask(&store.snapshot()?)?;
+    bar.set_message("exporting");
+    let exported = exports::write(&store.snapshot()?, &exports::beside(&dir))?;
     let stats = store.stats()?;
     store.close()?;
     bar.set_message("a hundred days go by");
     let aged = aged::age(&aged::beside(&dir))?;
     bar.finish_and_clear();
-    let report =
-        Report { dir: &dir, steps: &steps, questions: &answers, stats: &stats, aged: &aged };
+    let report = Report {
+        dir: &dir,
+        steps: &steps,
+        questions: &answers,
+        exports: &exported,
+        stats: &stats,
+        aged: &aged,
+    };
     if globals.json {
         output::json(&mut out, &report)?;
     } else {
@@ -54,6 +63,7 @@ struct Report<'a> {
     dir: &'a Path,
     steps: &'a [Step],
     questions: &'a [questions::Answered],
+    exports: &'a [exports::Exported],
     stats: &'a StoreStats,
     aged: &'a aged::Aged,
 }
@@ -86,7 +96,7 @@ impl Record for Step {
 }
 
 fn expect_new(dir: &Path) -> Result<PathBuf, Failure> {
-    for dir in [dir, &aged::beside(dir)] {
+    for dir in [dir, &aged::beside(dir), &exports::beside(dir)] {
         if open::contents(dir)? == Contents::Something {
             let shown = dir.display();
             return Err(Failure::Other(format!("{shown}: not empty, expected a new directory")));
@@ -100,7 +110,10 @@ fn free_name() -> Result<PathBuf, Failure> {
     let numbered = (2..1_000).map(|number| PathBuf::from(format!("tallystone-demo-{number}")));
     std::iter::once(PathBuf::from("tallystone-demo"))
         .chain(numbered)
-        .find(|dir| !dir.exists() && !aged::beside(dir).exists())
+        .find(|dir| {
+            let beside = [aged::beside(dir), exports::beside(dir)];
+            !dir.exists() && !beside.iter().any(|dir| dir.exists())
+        })
         .ok_or_else(|| Failure::Other("tallystone-demo-999: is there too, use --dir".to_owned()))
 }
 
@@ -151,7 +164,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 fn print(out: &mut impl Write, report: &Report<'_>) -> Result<(), Failure> {
-    let Report { dir, steps, questions: answers, stats, aged } = *report;
+    let Report { dir, steps, questions: answers, exports: exported, stats, aged } = *report;
     let shown = dir.display();
     let rows = thousands(steps.iter().filter_map(|step| step.rows).sum());
     writeln!(out, "Tallystone demo: {rows} rows of real recordings in {shown}")?;
@@ -171,6 +184,9 @@ fn print(out: &mut impl Write, report: &Report<'_>) -> Result<(), Failure> {
     for answer in answers {
         answer.print(out, &shown.to_string())?;
     }
+
+    heading(out, "Exported")?;
+    exports::print(out, exported, &exports::beside(dir))?;
 
     heading(out, "On disk")?;
     output::table(out, 2, stats::COLUMNS, &stats.tables)?;
@@ -205,7 +221,7 @@ const SOURCES: [&str; 6] = [
     "  requests per minute, counted from the requests.",
 ];
 
-const GO_ON: [&str; 8] = [
+const GO_ON: [&str; 9] = [
     "tallystone --store DIR stats",
     "tallystone --store DIR verify --deep",
     "tallystone --store DIR query summary --json",
@@ -213,5 +229,6 @@ const GO_ON: [&str; 8] = [
     "tallystone --store DIR query percentile --field tokens_used --percentile 0.5",
     "tallystone --store DIR query task-metrics --agent-id conv --limit 20 --csv",
     "tallystone --store DIR query top-agents --metric-type avg_duration_ms --explain",
+    "tallystone --store DIR export --format csv --table agent --output DIR-exports/agents.csv",
     "tallystone --store DIR record task --task-id t1 --agent-id me --success true",
 ];

@@ -49,6 +49,20 @@ fn damage_is_met_with_3() {
     assert_eq!((run.code, run.out.as_str()), (3, ""), "{}", run.err);
 }
 
+#[test]
+fn exports_of_damaged_rows_say_so() {
+    let place = filled();
+    flip_a_byte(&data_file(&place.store().join("task_metrics")));
+    for format in ["csv", "jsonl", "json", "prometheus", "openmetrics", "grafana"] {
+        let run = place.run(&format!("export --format {format}"));
+        assert_eq!(run.code, 3, "{format}: {}", run.err);
+        assert!(run.err.contains("note: task_metrics: damaged: "), "{format}: {}", run.err);
+        let run = place.run(&format!("export --format {format} --strict --output strict.out"));
+        assert_eq!(run.code, 3, "{format}: {}", run.err);
+        assert!(!place.path().join("strict.out").exists(), "{format}");
+    }
+}
+
 /// The largest file with rows.
 fn data_file(dir: &Path) -> PathBuf {
     let mut files = Vec::new();

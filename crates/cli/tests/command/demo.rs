@@ -6,8 +6,9 @@ use crate::support::Place;
 fn the_demo_shows_everything() {
     let place = Place::new();
     let out = place.ok("demo");
-    for section in ["== Written ==", "== Asked ==", "== On disk ==", "== Aged ==", "== Go on =="] {
-        assert!(out.contains(section), "{section} in {out}");
+    for section in ["Written", "Asked", "Exported", "On disk", "Aged", "Go on"] {
+        let section = format!("== {section} ==");
+        assert!(out.contains(&section), "{section} in {out}");
     }
     for method in [
         "metrics",
@@ -34,6 +35,14 @@ fn the_demo_shows_everything() {
     let report = place.json("demo");
     assert_eq!(report["dir"], "tallystone-demo-2");
     assert_eq!(report["questions"].as_array().unwrap().len(), 11);
+    let exports = report["exports"].as_array().unwrap();
+    assert_eq!(exports.len(), 8);
+    for export in exports {
+        let file = place.path().join(export["file"].as_str().unwrap());
+        assert_eq!(file.metadata().unwrap().len(), export["bytes"].as_u64().unwrap());
+        assert!(export["rows"].as_u64().unwrap() > 0, "{export}");
+    }
+    assert!(out.contains("  in tallystone-demo-exports\n"), "{out}");
     let aged = report["aged"]["asked"].as_array().unwrap();
     let tiers: Vec<&str> = aged.iter().map(|asked| asked["tier"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["rows", "archived rows", "daily rollup"]);

@@ -4,9 +4,11 @@
 
 mod damage;
 mod demo;
+mod export;
 mod import;
 mod maintain;
 mod query;
+mod readers;
 mod record;
 mod support;
 mod usage;
