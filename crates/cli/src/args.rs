@@ -102,7 +102,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Shows rows, bytes and time ranges by table and kind of file
     Stats(StatsArgs),
-    /// Seals, merges and expires now what would otherwise wait
+    /// Seals, archives, rolls up and expires now what would otherwise wait
     Maintain(MaintainArgs),
     /// Shows or sets how long rows stay
     Retention(RetentionArgs),

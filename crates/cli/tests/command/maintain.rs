@@ -119,3 +119,36 @@ fn a_backup_is_a_store() {
     place.run("backup store/inside").fails(2, &["inside the store"]);
     assert_eq!(place.rows("task"), 4);
 }
+
+#[test]
+fn days_are_archived_and_rolled_up_by_command() {
+    let place = Place::keeping();
+    #[expect(clippy::disallowed_methods, reason = "the command goes by the real clock")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    for days in [10, 40] {
+        let micros = i64::try_from(now).unwrap() - days * 86_400_000_000;
+        let stamp = tallystone::Timestamp::from_micros(micros).unwrap();
+        let row = "--agent-id a --duration-ms 5 --success true";
+        place.ok(&format!("record task --task-id t{days} --timestamp {stamp} {row}"));
+    }
+    place.ok("retention set --table task --detailed-days 7 --archive-days 30 --daily-days 90");
+    place.ok("maintain seal");
+    let tiers = |line: &str| -> Vec<String> {
+        let report = place.json(line);
+        let changes = report["changes"].as_array().unwrap();
+        changes
+            .iter()
+            .map(|it| format!("{} {}", it["tier"].as_str().unwrap(), it["rows"]))
+            .collect()
+    };
+    assert_eq!(tiers("maintain compact --dry-run"), ["archive 1"]);
+    assert_eq!(tiers("maintain compact"), ["archive 1"]);
+    assert_eq!(tiers("maintain compact"), [""; 0]);
+    assert_eq!(tiers("maintain rollup --dry-run"), ["daily 1"]);
+    assert_eq!(tiers("maintain rollup"), ["daily 1"]);
+    assert_eq!(place.json("query summary")["total_tasks"], 2);
+    let rows = place.json("query task-metrics");
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 1);
+    assert_eq!(rows["coverage"]["unanswerable"][0]["reason"], "detail_gone");
+    place.ok("verify --deep");
+}
