@@ -425,3 +425,51 @@ fn sealing_takes_over_from_the_dead_and_not_from_the_living() {
         assert_eq!(kind(store, "active"), (0, 0));
     }
 }
+
+#[test]
+fn two_handles_look_after_a_store_in_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        maintenance: Some(Duration::from_millis(20)),
+        unlink_grace: Duration::ZERO,
+        roll_rows: 40,
+        ..Options::default()
+    };
+    let open = || Store::open_with(dir.path().join("store"), options.clone()).unwrap();
+    let stores = [open(), open()];
+    let (day, now) = (MICROS_PER_DAY, SystemClock.now().as_micros());
+    let mut rows = 0u64;
+    // Days old enough for archives come while both look after the store.
+    for round in 0..60 {
+        let store = &stores[round % 2];
+        for number in 0..10i64 {
+            let stamp = Timestamp::from_micros(now - 10 * day - number * day / 3).unwrap();
+            let task_id = format!("{round}-{number}");
+            store
+                .record_task(&TaskMetric {
+                    timestamp: stamp,
+                    task_id: &task_id,
+                    agent_id: "agent",
+                    duration_ms: Some(number),
+                    tokens_used: None,
+                    success: true,
+                    metadata: None,
+                })
+                .unwrap();
+            rows += 1;
+        }
+        store.commit().unwrap();
+        std::thread::sleep(Duration::from_millis(15));
+        assert_eq!(store.snapshot().unwrap().rows(Table::Task), rows);
+    }
+    let status = stores.each_ref().map(|store| store.maintenance_status().unwrap());
+    assert!(status.iter().map(|status| status.passes).sum::<u64>() > 3, "{status:?}");
+    assert!(status.iter().all(|status| status.failed == 0), "{status:?}");
+    assert!(stores[0].verify(true).unwrap().problems.is_empty());
+    for store in &stores {
+        store.close().unwrap();
+    }
+    let store = open();
+    assert_eq!(store.snapshot().unwrap().rows(Table::Task), rows);
+    assert!(store.stats().unwrap().tables.iter().any(|kind| kind.kind == "archive"));
+}

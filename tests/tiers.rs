@@ -497,6 +497,32 @@ fn rows_that_age_answer_as_far_as_they_say() {
     }
 }
 
+#[test]
+fn random_passes_at_random_days_keep_every_answer_right() {
+    for seed in 100..108 {
+        let mut random = Random::new(seed);
+        let mut aged = Aged::new(seed);
+        let mut today = 3;
+        aged.clock.set_day(today);
+        for _ in 0..14 {
+            match random.below(7) {
+                0..3 => {
+                    let count = 20 + usize::try_from(random.below(120)).unwrap();
+                    let first = (today - 14).max(0);
+                    aged.append(&mut random, first..today, count);
+                }
+                3 => aged.store().seal().unwrap(),
+                4 => aged.reopen(),
+                _ => {
+                    today += random.below(4) as i64;
+                    aged.age(today);
+                }
+            }
+            check_all(&aged, &mut random, 1);
+        }
+    }
+}
+
 /// Rows, nulls, sum and extremes of the whole table, whatever tier they are in.
 fn totals(store: &Store) -> Vec<String> {
     let snapshot = store.snapshot().unwrap();
