@@ -29,6 +29,11 @@ pub enum ReadMode {
     /// Read into memory and checked at every load; no signal can be raised by a file that
     /// something else truncates.
     Copied,
+    /// As [`Copied`](Self::Copied), for files that may be anybody's: half of the limits on the
+    /// size of a file, and on bytes and rows of a frame, and compressed text may be at most
+    /// [`UNTRUSTED_RATIO_MAX`](crate::limits::UNTRUSTED_RATIO_MAX) times as long as what is
+    /// stored of it. What is beyond that counts as damaged.
+    Untrusted,
 }
 
 /// What a pass of maintenance is to do.

@@ -133,10 +133,14 @@ impl Error {
 
     /// A failed file operation on `path`; a full disk becomes [`ErrorKind::NoSpace`].
     pub fn io(operation: &str, path: &Path, cause: io::Error) -> Self {
+        let remedy = match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
+            io::ErrorKind::FileTooLarge => Some("raise the limit on the size of files"),
+            _ if is_too_many_files(&cause) => Some("raise the limit on open files (ulimit -n)"),
+            _ => None,
+        };
         let mut error = Self::output(operation, cause).with_path(path);
-        if error.kind() == ErrorKind::NoSpace {
-            error.0.remedy = Some("free some space; accepted rows wait and are written then");
-        }
+        error.0.remedy = remedy;
         error
     }
 
@@ -210,10 +214,20 @@ impl Error {
         self.io_cause().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the system does not allow it.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.io_cause().is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether a file was there already.
     pub(crate) fn is_already_there(&self) -> bool {
         self.io_cause().is_some_and(|cause| cause.kind() == io::ErrorKind::AlreadyExists)
     }
+}
+
+/// Whether the process, or the system, has as many files open as it may.
+fn is_too_many_files(cause: &io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl fmt::Display for Error {

@@ -61,6 +61,7 @@ compile_error!("tallystone maps files whole and needs a 64-bit machine");
 #[cfg(not(unix))]
 compile_error!("tallystone is written for Linux and macOS");
 
+pub mod alert;
 mod catalog;
 pub mod column;
 pub mod config;
@@ -74,6 +75,7 @@ mod ingest;
 pub mod inspect;
 pub mod limits;
 mod maintain;
+mod planted;
 pub mod query;
 mod report;
 pub mod row;
@@ -84,6 +86,7 @@ mod sketch;
 mod snapshot;
 mod store;
 mod store_files;
+mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
@@ -107,8 +110,8 @@ pub use query::filter::{Aggregation, Cursor, Filter, Limit, Order, Percentile, T
 pub use query::views::{Views, ViewsBlock};
 pub use report::{
     BackupReport, CatalogReport, Health, ImportReport, JobReport, MaintenanceReport,
-    MaintenanceStatus, Postponed, RecoveryReport, StoreStats, TableStats, TierChange,
-    VerifyProblem, VerifyReport,
+    MaintenanceStatus, Postponed, RecoveryReport, RepairReport, RepairedFile, StoreStats,
+    TableStats, TierChange, VerifyProblem, VerifyReport,
 };
 pub use row::{AgentMetric, AgentRow, Row, SwarmMetric, SwarmRow, TaskMetric, TaskRow};
 pub use schema::Table;

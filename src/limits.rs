@@ -36,6 +36,9 @@ pub const DICTIONARY_ENTRIES_MAX: usize = 64 << 10;
 /// Most bytes of a segment dictionary's text.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of text that one stored byte of a file that may be anybody's may stand for.
+pub const UNTRUSTED_RATIO_MAX: usize = 1_000;
+
 /// Most files that one file can replace.
 pub const REPLACES_MAX: usize = 192;
 
@@ -57,3 +60,12 @@ pub const RESULT_CACHE_ENTRIES: usize = 100;
 /// Longest line of an import, in bytes: the longest metadata with every quote doubled, two
 /// ids with every character escaped, and room for the rest.
 pub const LINE_BYTES_MAX: usize = 3 << 20;
+
+/// Most labels of a sample that is imported.
+pub const LABELS_MAX: usize = 256;
+
+/// Most rules of alerts that are in force at one time.
+pub const ALERT_RULES_MAX: usize = 1_000;
+
+/// Longest name of an alert, in bytes.
+pub const ALERT_NAME_BYTES_MAX: usize = 64;

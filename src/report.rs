@@ -88,21 +88,123 @@ pub struct VerifyReport {
 pub struct VerifyProblem {
     /// File, relative to the store.
     pub file: String,
-    /// What, and where in it.
+    /// Number of the block, of a sealed file.
+    pub block: Option<u64>,
+    /// Number of the frame, of an active segment.
+    pub frame: Option<u64>,
+    /// Name of the column, where it is one.
+    pub column: Option<&'static str>,
+    /// Rows that are lost by it; `None` where nobody knows how many. Several problems may be
+    /// about the same rows: a block with two damaged columns is lost once.
+    pub rows: Option<u64>,
+    /// Earliest stamp of the rows concerned, or a moment before it.
+    pub from: Option<Timestamp>,
+    /// Latest stamp of the rows concerned, or a moment after it.
+    pub to: Option<Timestamp>,
+    /// What, and where in the file.
     pub message: String,
     /// Whether rows are lost by it; damage to something derived costs time only.
     pub loses_rows: bool,
 }
 
 impl VerifyReport {
-    /// Adds something that is wrong.
-    pub(crate) fn add(&mut self, file: &str, message: String, loses_rows: bool) {
-        self.problems.push(VerifyProblem { file: file.to_owned(), message, loses_rows });
+    /// Adds something that is wrong with a file that has no rows.
+    pub(crate) fn add(&mut self, file: &str, message: String) {
+        self.problems.push(VerifyProblem {
+            file: file.to_owned(),
+            block: None,
+            frame: None,
+            column: None,
+            rows: Some(0),
+            from: None,
+            to: None,
+            message,
+            loses_rows: false,
+        });
     }
 
     /// Whether any row is lost.
     pub fn loses_rows(&self) -> bool {
         self.problems.iter().any(|problem| problem.loses_rows)
+    }
+}
+
+/// What a repair did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RepairReport {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// One entry for each file that was damaged or gone.
+    pub files: Vec<RepairedFile>,
+    /// Rows of these files that are kept.
+    pub rows_kept: u64,
+    /// Rows that are lost.
+    pub rows_lost: u64,
+    /// Whether there may be more of them.
+    pub rows_lost_is_at_least: bool,
+    /// One line per thing that a person should know.
+    pub notes: Vec<String>,
+}
+
+impl RepairReport {
+    /// Whether rows are lost, or may be.
+    pub fn loses_rows(&self) -> bool {
+        self.rows_lost > 0 || self.rows_lost_is_at_least
+    }
+
+    /// Whether a damaged file was left as it is.
+    pub fn leaves_damage(&self) -> bool {
+        self.files.iter().any(|file| file.is_left)
+    }
+
+    /// Sums up what was done file by file.
+    pub(crate) fn add_up(&mut self) {
+        self.rows_kept = self.files.iter().map(|file| file.rows_kept).sum();
+        self.rows_lost = self.files.iter().map(|file| file.rows_lost).sum();
+        self.rows_lost_is_at_least = self.files.iter().any(|file| file.rows_lost_is_at_least);
+    }
+}
+
+/// What became of one damaged file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RepairedFile {
+    /// File, relative to the store.
+    pub file: String,
+    /// What was damaged.
+    pub damage: String,
+    /// What was done.
+    pub done: String,
+    /// Whether it was left as it is.
+    pub is_left: bool,
+    /// Rows of it that are kept.
+    pub rows_kept: u64,
+    /// Rows of it that are lost.
+    pub rows_lost: u64,
+    /// Whether there may be more of them.
+    pub rows_lost_is_at_least: bool,
+    /// Earliest stamp of the rows that are lost; `None` where it is not known, and may be any
+    /// of the day.
+    pub lost_from: Option<Timestamp>,
+    /// Latest stamp of the rows that are lost, likewise.
+    pub lost_to: Option<Timestamp>,
+    /// Where the damaged file is now, relative to the store.
+    pub set_aside: Option<String>,
+    /// The file that stands in for it.
+    pub replaced_by: Option<String>,
+}
+
+impl RepairedFile {
+    /// A file of which nothing is lost.
+    pub(crate) fn new(file: &str, damage: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), damage: damage.into(), ..Self::default() }
+    }
+
+    /// Notes what is lost.
+    pub(crate) fn lose(&mut self, rows: u64, is_at_least: bool, stamps: Option<(i64, i64)>) {
+        (self.rows_lost, self.rows_lost_is_at_least) = (rows, is_at_least);
+        let stamps = stamps.filter(|_| rows > 0 || is_at_least);
+        self.lost_from = stamps.map(|(min, _)| Timestamp::clamped(min));
+        self.lost_to = stamps.map(|(_, max)| Timestamp::clamped(max));
     }
 }
 

@@ -1,18 +1,16 @@
 //! `Store`: open, wire the parts together, close.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
+use crate::alert::{Alerts, Change, Evaluation, HISTORY_SWARM, Rule};
 use crate::column::Batch;
-use crate::config::{MaintenanceRequest, MaintenanceWork, Options, Retention};
+use crate::config::{MaintenanceRequest, MaintenanceWork, Options, ReadMode, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::id::Id;
-use crate::fs::{FileSystem, OsFileSystem};
+use crate::fs::{FileSystem, OsFileSystem, UntrustedFileSystem};
 use crate::ingest::appender::{Appender, Door};
 use crate::ingest::buffer::RowRef;
 use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
@@ -21,7 +19,7 @@ use crate::ingest::transaction::{AfterCommit, Import, ImportSource};
 use crate::maintain::{self, merge::Reach, pass, scheduler, sealer};
 use crate::report::{
     BackupReport, CatalogReport, Health, ImportReport, MaintenanceReport, MaintenanceStatus,
-    RecoveryReport, StoreStats, VerifyReport,
+    RecoveryReport, RepairReport, StoreStats, VerifyReport,
 };
 use crate::row::{AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::Table;
@@ -31,6 +29,10 @@ use crate::snapshot::lister::Lister;
 use crate::store_files::retention::{LastPass, RetentionRules};
 use crate::store_files::txn::TxnRecord;
 use crate::store_files::{backup_mark, identity, txn};
+use crate::sync::Mutex;
+use crate::sync::channel::{Sender, bounded};
+use crate::sync::thread::{self, JoinHandle};
+use crate::time::Timestamp;
 
 /// Buffers behind `Store::record_*`: threads spread over them.
 const RECORD_SLOTS: usize = 8;
@@ -110,10 +112,31 @@ impl Store {
         let mut recovery = RecoveryReport::default();
         let id = existing_id(fs.as_ref(), dir, &mut recovery)?;
         let root = root_of(fs, dir, id, options);
-        let lister = Arc::new(Lister::new(root.clone()));
+        let lister = Arc::new(match root.options.read_mode {
+            ReadMode::Untrusted => Lister::without_catalog(root.clone()),
+            ReadMode::Mapped | ReadMode::Copied => Lister::new(root.clone()),
+        });
         report_torn_tails(&lister, &mut recovery)?;
         let door = Arc::new(Door::new());
         Ok(Self { inner: Arc::new(Inner { root, lister, door, writing: None, recovery }) })
+    }
+
+    /// Opens a store that may be anybody's, for reading only.
+    ///
+    /// Nothing is trusted that is not checked: the catalog is not opened; no link is followed and
+    /// nothing outside of the directory is reached; everything is read into memory and checked at
+    /// every load, so that a file that somebody truncates is an error; and limits are half of
+    /// what they are ([`ReadMode::Untrusted`]). Checksums are no defence against intent: rows are
+    /// what their writer wants them to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_read_only`](Self::open_read_only).
+    pub fn open_untrusted(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let fs = Arc::new(UntrustedFileSystem::open(dir)?);
+        let options = Options { read_mode: ReadMode::Untrusted, ..Options::default() };
+        Self::open_read_only_on(fs, dir, options)
     }
 
     /// As [`open_with`](Self::open_with), on any file system.
@@ -134,6 +157,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
+        identity::sync_names(fs.as_ref(), dir)?;
         if !options.network_file_system && !fs.is_local(dir)? {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -382,6 +406,63 @@ impl Store {
         maintain::health::health(&self.inner.root, &self.inner.lister)
     }
 
+    /// Begins to watch the store with these rules.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for too many rules, or two of one name.
+    pub fn alerts(&self, rules: Vec<Rule>) -> Result<Alerts> {
+        Alerts::new(rules)
+    }
+
+    /// Asks what the rules ask, as of now, and takes every alert to its next state.
+    ///
+    /// The states are kept in the store by one process of those that have it open for writing:
+    /// the first to come, and when it ends the next. It also records every change of a state as
+    /// a gauge of the swarm [`HISTORY_SWARM`], with the metric type `alert.` and the name of
+    /// the rule, and 0 for inactive, 1 for pending, 2 for firing, 3 for resolved. All others go
+    /// on from the states that are kept, and keep nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when a directory cannot be read; `Forked`. That a rule cannot be judged is said by
+    /// its alert, and that the states cannot be kept by a note.
+    pub fn evaluate_alerts(&self, alerts: &mut Alerts) -> Result<Evaluation> {
+        let now = self.inner.root.options.clock.now();
+        self.evaluate_alerts_at(alerts, &self.snapshot()?, now)
+    }
+
+    /// The same, for windows that end at `now`, on a snapshot of this store.
+    ///
+    /// # Errors
+    ///
+    /// As [`evaluate_alerts`](Self::evaluate_alerts).
+    pub fn evaluate_alerts_at(
+        &self,
+        alerts: &mut Alerts,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Evaluation> {
+        self.inner.door.check_process()?;
+        let is_writable = self.inner.writing.is_some();
+        let record = |changes: &[Change]| self.record_changes(changes);
+        Ok(alerts.evaluate(&self.inner.root, is_writable, snapshot, now, &record))
+    }
+
+    /// The history of alerts, as gauges of a swarm.
+    fn record_changes(&self, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            self.record_swarm(&SwarmMetric {
+                timestamp: change.at,
+                swarm_id: HISTORY_SWARM,
+                metric_type: &change.metric_type,
+                value: change.value,
+                metadata: Some(&change.metadata),
+            })?;
+        }
+        self.flush()
+    }
+
     /// A fixed view: every row that any process committed before.
     ///
     /// # Errors
@@ -508,6 +589,48 @@ impl Store {
         maintain::verify::verify(&self.inner.root, &self.inner.lister, deep)
     }
 
+    /// Repairs the store in `dir`: whatever is damaged gives way to what can be read of it.
+    ///
+    /// Every row that can be read is kept, indexes, summaries and the catalog are built anew,
+    /// and nothing is deleted: damaged files are kept in `quarantine/`. What is lost is
+    /// named, in the report and from then on in the coverage of answers, as gone for the reason
+    /// `damaged`. A second repair finds nothing to do. `dry_run` says what would be done.
+    ///
+    /// Other processes may have the store open. A damaged active segment that one of them
+    /// writes to is left, and so are files of a later release.
+    ///
+    /// # Errors
+    ///
+    /// `NotOurFile` where there is no store; `Corrupt` where `store.json` is lost and headers
+    /// name several stores: nothing is done; `Locked` while another process does maintenance;
+    /// `Io`, `NoSpace`: the next repair goes on.
+    pub fn repair(dir: impl AsRef<Path>, dry_run: bool) -> Result<RepairReport> {
+        Self::repair_on(Arc::new(OsFileSystem), dir.as_ref(), Options::default(), dry_run)
+    }
+
+    /// As [`repair`](Self::repair), on any file system.
+    pub(crate) fn repair_on(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: Options,
+        dry_run: bool,
+    ) -> Result<RepairReport> {
+        let options = Options { read_mode: ReadMode::Copied, ..options };
+        options.validate()?;
+        let is_backup = backup_mark::check_whole(fs.as_ref(), dir)?.is_some();
+        let id = existing_id(fs.as_ref(), dir, &mut RecoveryReport::default())?;
+        let root = root_of(fs, dir, id, options);
+        if is_backup && !dry_run {
+            let planned = maintain::repair::repair(&root, true, LOCK_PATIENCE)?;
+            if planned.files.is_empty() && planned.notes.is_empty() {
+                return Ok(RepairReport { dry_run, ..planned });
+            }
+            // With a change of its own it is a backup no more.
+            backup_mark::take_away(root.fs.as_ref(), dir)?;
+        }
+        maintain::repair::repair(&root, dry_run, LOCK_PATIENCE)
+    }
+
     /// Builds the catalog anew from the files; the old one is set aside.
     ///
     /// # Errors
@@ -516,6 +639,24 @@ impl Store {
     pub fn rebuild_catalog(&self) -> Result<CatalogReport> {
         self.writing()?;
         maintain::reconcile::rebuild(&self.inner.root, &self.inner.lister, LOCK_PATIENCE)
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Store {
+    /// As [`repair`](Self::repair), on a simulated file system and with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`repair`](Self::repair).
+    #[doc(hidden)]
+    pub fn repair_simulated(
+        fs: &crate::fs::sim::SimFileSystem,
+        dir: &Path,
+        options: Options,
+        dry_run: bool,
+    ) -> Result<RepairReport> {
+        Self::repair_on(Arc::new(fs.clone()), dir, options, dry_run)
     }
 }
 
@@ -587,7 +728,7 @@ impl Writing {
         let options = &root.options;
         let (gate, receiver) =
             Gate::new(options.channel_batches, options.channel_bytes, options.buffer_rows);
-        let (jobs, waiting) = crossbeam_channel::bounded(SEALS_WAITING);
+        let (jobs, waiting) = bounded(SEALS_WAITING);
         let rolled = {
             let jobs = jobs.clone();
             move |writer| {
@@ -633,7 +774,7 @@ impl Writing {
         door: &Arc<Door>,
         interval: Duration,
     ) -> Result<()> {
-        let (sender, end) = crossbeam_channel::bounded(0);
+        let (sender, end) = bounded(0);
         let (root, lister) = (root.clone(), Arc::clone(lister));
         let shared = Arc::clone(&self.maintenance);
         let set_cutoff = door_cutoffs(door);
@@ -689,7 +830,7 @@ impl Writing {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::io("start a thread", &PathBuf::from(name), error))

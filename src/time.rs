@@ -354,6 +354,8 @@ impl Interval {
             Self::Hour => start + MICROS_PER_HOUR,
             Self::Day => start + MICROS_PER_DAY,
             Self::Week => start + 7 * MICROS_PER_DAY,
+            // No calendar goes on after the last month that there is.
+            Self::Month if start + 31 * MICROS_PER_DAY > Timestamp::MAX.0 => TimeRange::ALL.end,
             Self::Month => self.bucket_start(start + 31 * MICROS_PER_DAY),
             Self::Fixed(length) => start + length.max(1),
         }
@@ -376,6 +378,18 @@ pub fn parse_length(text: &str) -> Option<i64> {
         _ => return None,
     };
     (number >= 0).then(|| number.checked_mul(seconds * MICROS_PER_SECOND))?
+}
+
+/// A length of time as [`parse_length`] reads it, in the largest unit that it is a multiple of;
+/// parts of a second are cut off.
+pub fn format_length(micros: i64) -> String {
+    let seconds = micros / MICROS_PER_SECOND;
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let (length, unit) = units
+        .into_iter()
+        .find(|(length, _)| seconds != 0 && seconds % length == 0)
+        .unwrap_or((1, 's'));
+    format!("{}{unit}", seconds / length)
 }
 
 /// One start of the machine, and how long ago it was.
@@ -452,6 +466,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lengths_as_text() {
+        for text in ["0s", "90s", "5m", "23h", "7d", "61m"] {
+            assert_eq!(format_length(parse_length(text).unwrap()), text);
+        }
+        assert_eq!(format_length(parse_length("24h").unwrap()), "1d");
+        assert_eq!(format_length(1_999_999), "1s");
+    }
+
+    #[test]
     fn the_frequent_form_is_read_as_any_other() {
         let mut read = 0;
         let mut check = |text: &str| {
@@ -488,6 +511,16 @@ mod tests {
         assert!(first.uptime <= second.uptime);
         // Where the kernel does not tell, neither is known.
         assert_eq!(first.id == [0; 16], first.uptime == Duration::ZERO);
+    }
+
+    /// Found by fuzzing: the month after December 9999 began in the year -9999, since no calendar
+    /// goes on so far. Now it begins where the range of all time ends.
+    #[test]
+    fn the_last_month_ends_where_time_does() {
+        let last = Interval::Month.bucket_start(Timestamp::MAX.0);
+        assert_eq!(Interval::Month.next_bucket(last), TimeRange::ALL.end);
+        let before = Interval::Month.bucket_start(last - 1);
+        assert_eq!(Interval::Month.next_bucket(before), last);
     }
 
     #[test]

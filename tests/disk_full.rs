@@ -80,6 +80,8 @@ impl Ledger {
             Ok(()) => self.flushed = self.accepted.len(),
             Err(error) => {
                 self.refuse(&error);
+                let text = error.to_string();
+                assert!(text.ends_with("accepted rows wait and are written then"), "{text}");
                 return false;
             }
         }

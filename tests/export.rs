@@ -27,7 +27,7 @@ const FORMATS: [ExportFormat; 6] = [
     ExportFormat::Grafana,
 ];
 
-const TEXTS: [&str; 16] = [
+const TEXTS: [&str; 18] = [
     "a",
     "agent-10",
     "agent-2",
@@ -44,6 +44,8 @@ const TEXTS: [&str; 16] = [
     ",",
     "\"",
     "\u{7f}\u{1}",
+    "\0",
+    "nul\0,\"\0\"",
 ];
 
 const DOCUMENTS: [&str; 10] = [

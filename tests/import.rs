@@ -320,6 +320,70 @@ fn rows_of_odd_values_are_named_and_cost_themselves_alone() {
     }
 }
 
+/// A value beyond what is read ended the import, and could not be stepped over. It is a row
+/// that is none, wherever it is, and tables without row numbers go on behind it too.
+#[test]
+fn values_too_long_cost_their_row_alone() {
+    const LONG: usize = (64 << 20) + 1;
+    for (number, rowid) in
+        [("id INTEGER PRIMARY KEY", ""), ("id TEXT PRIMARY KEY", "WITHOUT ROWID")]
+    {
+        let place = Place::new();
+        let connection = place.make(&format!(
+            "CREATE TABLE task_metrics ({number}, task_id TEXT, agent_id TEXT,
+                 timestamp INTEGER, success INTEGER, metadata) {rowid};
+             CREATE TABLE metrics_archive (id INTEGER PRIMARY KEY, archive_date TEXT,
+                 metric_table TEXT, aggregation_level TEXT, compressed_data BLOB,
+                 record_count INTEGER, created_at INTEGER);"
+        ));
+        let insert = "INSERT INTO task_metrics VALUES (?1, ?2, 'a', 0, 1, ?3)";
+        let text = "x".repeat(LONG);
+        connection.execute(insert, params![3, "t3", None::<&str>]).unwrap();
+        connection.execute(insert, params![5, text, "{}"]).unwrap();
+        connection.execute(insert, params![6, "t6", text.as_bytes()]).unwrap();
+        connection.execute(insert, params![9, "t9", "{}"]).unwrap();
+        drop(text);
+        connection
+            .execute_batch(&format!(
+                "INSERT INTO metrics_archive VALUES
+                     (1, '', 'task_metrics', 'detailed', zeroblob({LONG}), 1, 0)"
+            ))
+            .unwrap();
+        archive(&connection, "task_metrics", &deflated(&format!("[{}]", archived_task(1))), 1);
+        drop(connection);
+        let found = place.read();
+        assert!(found.error.is_none(), "{:?}", found.error);
+        assert_eq!(found.rows.len(), 3, "{:?}", found.rows);
+        let rows = if rowid.is_empty() { [5, 6] } else { [2, 3] };
+        let what = "a value of more than 67108864 bytes, expected at most so many";
+        assert_eq!(
+            found.bad,
+            [
+                format!("old.db: metrics_archive row 1: {what}"),
+                format!("old.db: task_metrics row {}: {what}", rows[0]),
+                format!("old.db: task_metrics row {}: {what}", rows[1]),
+            ]
+        );
+        let source = SqliteSource::open(&place.db()).unwrap();
+        let stop = |bad: &BadLine| Err(bad.to_error("old.db"));
+        let error = source.read(&options(), |_| Ok(()), stop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadInput);
+    }
+}
+
+/// The list of what was left out has no lines longer than those of a text.
+#[test]
+fn long_values_are_cut_where_they_are_shown() {
+    let place = Place::new();
+    let connection = place.make(SCHEMA_2);
+    let insert = "INSERT INTO task_metrics VALUES (1, 't', 'a', 0, 1, 1, 1, ?)";
+    connection.execute(insert, [format!("x{}", "\u{e9}".repeat(2 << 20))]).unwrap();
+    drop(connection);
+    let found = place.read();
+    assert_eq!((found.rows.len(), found.bad.len()), (0, 1));
+    assert!(found.raw[0].len() < (3 << 20) + 1_000, "{}", found.raw[0].len());
+}
+
 #[test]
 fn archives_that_cannot_be_decoded_are_reported_and_the_rest_is_read() {
     let place = Place::new();
@@ -436,8 +500,11 @@ fn damaged_files_are_errors_and_no_panics() {
     for cut in (0..whole.len()).step_by(whole.len() / 40) {
         std::fs::write(place.db(), &whole[..cut]).unwrap();
         let found = place.read();
-        assert!(found.error.is_some() || found.rows.len() == 500, "cut at {cut}");
+        assert!(found.error.is_some(), "cut at {cut}");
     }
+    // SQLite took what is missing of the last page for zeros, and so for a row of no values.
+    std::fs::write(place.db(), &whole[..whole.len() - 100]).unwrap();
+    place.read().fails(ErrorKind::BadInput, &["damaged: ", "expected whole pages of 4096"]);
     let mut refused = 0;
     for at in (0..whole.len()).step_by(97) {
         let mut bytes = whole.clone();

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tallystone::testing::{SimFileSystem, open_store, open_store_read_only};
-use tallystone::{Filter, ImportSource, Options, Store, Table, TaskMetric, Timestamp};
+use tallystone::testing::{
+    CrashPolicy, Fault, OpKind, SimFileSystem, open_store, open_store_read_only,
+};
+use tallystone::{
+    Filter, ImportSource, MaintenanceRequest, Options, Store, Table, TaskMetric, Timestamp,
+};
 
 const DAY: i64 = 86_400_000_000;
 const START: i64 = 1_794_787_200_000_000;
@@ -305,4 +309,95 @@ fn many_small_segments_are_merged() {
         assert_eq!(count(&fs, "segment"), after_nine, "{rows_each} rows");
         assert_eq!(rows(&store), usize::try_from(9 * rows_each).unwrap());
     }
+}
+
+/// A process was stopped, or met an error, after it had made a directory and before that was
+/// durable. The next one found the directory there and did not sync its name: everything that
+/// it flushed went with the next power cut.
+#[test]
+fn what_others_made_is_made_durable_before_it_is_used() {
+    let dir = Path::new("/store");
+    let mut failed = 0;
+    for call in 0.. {
+        let fs = SimFileSystem::with_seed(call);
+        fs.fail_at(call, Fault::IO, false);
+        if let Ok(store) = open_store(&fs, dir, options()) {
+            record(&store, 0..1);
+            let _ = store.flush();
+            let _ = store.close();
+        }
+        if fs.faults_fired() == 0 {
+            break;
+        }
+        failed += 1;
+        let story = format!("call {call}: {:?}", fs.first_fault());
+        for killed in [fs.clone(), fs.kill_image()] {
+            let store = open_store(&killed, dir, options()).unwrap();
+            record(&store, 1..11);
+            store.flush().unwrap_or_else(|e| panic!("{story}: {e}"));
+            import(&store, 100..110);
+            let image = killed.crash_image(CrashPolicy::None, 1);
+            let reader = open_store_read_only(&image, dir, options())
+                .unwrap_or_else(|e| panic!("{story}: {e}"));
+            assert!(rows(&reader) >= 20, "{story}: {} rows are left", rows(&reader));
+        }
+    }
+    assert!(failed > 40, "{failed}");
+}
+
+/// A listing that failed half way had taken new files in, and forgot that it had; following a
+/// segment that is being written, a read that failed had moved past commits that no view had
+/// taken in. Their rows were missing, in silence, until the process opened the store again.
+#[test]
+fn a_listing_that_failed_hides_nothing_from_the_next() {
+    let (fs, dir) = (SimFileSystem::with_seed(4), Path::new("/store"));
+    let store = open_store(&fs, dir, options()).unwrap();
+    let mut recorded = 0;
+    for call in 0.. {
+        let reader = open_store_read_only(&fs, dir, options()).unwrap();
+        assert_eq!(rows(&reader), recorded);
+        let number = i64::try_from(recorded).unwrap();
+        if call % 2 == 0 {
+            // A new file, too, where there was only a longer one.
+            store.seal().unwrap();
+        }
+        record(&store, number..number + 10);
+        store.flush().unwrap();
+        recorded += 10;
+        let before = fs.faults_fired();
+        fs.fail_at(call / 2, Fault::IO, false);
+        let failed = reader.snapshot().is_err();
+        fs.heal();
+        assert_eq!(rows(&reader), recorded, "call {} of a listing failed", call / 2);
+        if fs.faults_fired() == before {
+            break;
+        }
+        assert!(failed || call > 0);
+    }
+    assert!(recorded > 100, "{recorded}");
+}
+
+/// A segment was entered into the catalog between its rename and the sync of its directory, by
+/// a pass of maintenance beside the one that sealed. SQLite's own sync came first: a power cut
+/// took the file, left the catalog, and rows that were there were called lost from then on.
+#[test]
+fn a_name_in_the_catalog_is_durable() {
+    let (fs, dir) = (SimFileSystem::with_seed(6), Path::new("/store"));
+    let store = open_store(&fs, dir, options()).unwrap();
+    store.keep_everything().unwrap();
+    record(&store, 0..10);
+    store.flush().unwrap();
+    fs.fail_path_matching("task_metrics", Some(OpKind::SyncDir), 0, Fault::IO, true);
+    // It says so, and has sealed.
+    assert!(store.seal().is_err());
+    fs.heal();
+    let sealed = |fs: &SimFileSystem| {
+        let store = open_store_read_only(fs, dir, options()).unwrap();
+        assert_eq!(rows(&store), 10);
+        store.stats().unwrap().tables.iter().any(|table| table.kind == "segment")
+    };
+    assert!(sealed(&fs));
+    assert!(!sealed(&fs.crash_image(CrashPolicy::None, 1)));
+    store.maintain(&MaintenanceRequest::default()).unwrap();
+    assert!(sealed(&fs.crash_image(CrashPolicy::None, 1)));
 }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tallystone::export::{ExportFormat, ExportRequest};
 use tallystone::testing::model::ReferenceModel;
 use tallystone::testing::workload::Random;
 use tallystone::testing::{SimFileSystem, open_store};
 use tallystone::time::{Clock, MICROS_PER_DAY, MICROS_PER_HOUR, SystemClock};
 use tallystone::{
-    AgentMetric, AgentRow, Aggregation, Coverage, Filter, Interval, MaintenanceRequest,
+    AgentMetric, AgentRow, Aggregation, Coverage, ErrorKind, Filter, Interval, MaintenanceRequest,
     MaintenanceWork, Options, Order, Percentile, Quantile, Retention, Row, Snapshot, Store,
     SwarmMetric, SwarmRow, Table, TableRetention, TaskMetric, TaskRow, Tiers, Timestamp, TopBy,
     Value,
@@ -534,6 +535,67 @@ fn totals(store: &Store) -> Vec<String> {
             format!("{:?}", all.value)
         })
         .collect()
+}
+
+#[test]
+fn a_snapshot_that_is_older_than_the_grace_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("store");
+    let clock = Arc::new(Hand(AtomicI64::new(START)));
+    let options = Options {
+        unlink_grace: Duration::ZERO,
+        maintenance: None,
+        clock: Arc::<Hand>::clone(&clock),
+        ..Options::default()
+    };
+    let store = Store::open_with(&place, options).unwrap();
+    let rule = TableRetention::Tiers(TIERS);
+    let retention = Retention { task: rule, agent: rule, swarm: rule, max_bytes: None };
+    store.set_retention(&retention).unwrap();
+    let age = |day| {
+        clock.set_day(day);
+        let request = MaintenanceRequest { accept_clock: true, ..MaintenanceRequest::default() };
+        store.maintain(&request).unwrap();
+    };
+    let mut random = Random::new(1);
+    for _ in 0..900 {
+        record(&store, &random_row(&mut random, 0));
+    }
+    store.seal().unwrap();
+    let total = |snapshot: &Snapshot| {
+        let answer = snapshot.aggregate(Table::Task, "duration_ms", &Filter::new());
+        answer.map(|answer| (answer.value, answer.coverage))
+    };
+    let before = total(&store.snapshot().unwrap()).unwrap().0;
+    // Sealed, archived, hourly, daily.
+    for (day, next) in [(1, 3), (3, 5), (5, 8), (8, 49)] {
+        age(day);
+        // What the catalog knows is opened when it is asked for.
+        let open = || Store::open_read_only(&place).unwrap();
+        let (reader, other) = (open(), open());
+        let (late, early) = (reader.snapshot().unwrap(), other.snapshot().unwrap());
+        let first = total(&early).unwrap();
+        assert_eq!(first.0, before, "day {day}");
+        // The second pass deletes what the first one replaced.
+        age(next);
+        age(next);
+        let gone = total(&late).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::SnapshotGone, "day {day}: {gone}");
+        let all = Filter::new().all();
+        if day < 5 {
+            let gone = late.task_metrics(&all).unwrap_err();
+            assert_eq!(gone.kind(), ErrorKind::SnapshotGone, "day {day}: {gone}");
+        }
+        let mut text = Vec::new();
+        let request = ExportRequest::new(ExportFormat::Csv);
+        let gone = late.export(&request, &mut text, &mut |_| {}).unwrap_err();
+        assert_eq!((gone.kind(), text.len()), (ErrorKind::SnapshotGone, 0), "day {day}");
+        assert_eq!(total(&early).unwrap(), first, "day {day}");
+        // Nobody need wait for the next listing.
+        let now = total(&reader.snapshot().unwrap()).unwrap();
+        assert_eq!(now, total(&store.snapshot().unwrap()).unwrap(), "day {day}");
+        assert!(now.1.damaged.is_empty(), "day {day}: {:?}", now.1);
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ QUESTIONS: dict[str, Question] = {
     "Q9": Question("newest 100 rows of one agent"),
     "Q10c": Question("all tasks into owned columns"),
     "Q11": Question("all tasks to a CSV file"),
+    "Q12": Question("all tasks to a file of JSON lines"),
     "A1": Question("one metric: count, avg, min, max"),
     "A2": Question("one metric: exact p50, p95, p99"),
     "A3": Question("one series, all its points"),

@@ -182,6 +182,7 @@ impl Asked {
             "Q10": {},
             "Q10c": {},
             "Q11": {},
+            "Q12": {},
             "A1": metric,
             "A2": ranked,
             "A3": {"agent_id": self.series_agent, "metric_type": self.series_metric},

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use tallystone::TaskRow;
-use tallystone::column::Batch;
+use tallystone::column::{Batch, Column};
 use tallystone::testing::workload::{AGENTS, METRICS, START};
 use tallystone::time::{MICROS_PER_HOUR, Timestamp};
 
@@ -205,7 +205,8 @@ fn brackets<T: Copy>(sorted: &[T], shares: &[f64]) -> Vec<(T, T)> {
 /// Tasks as raw columns, by hour, then agent, then time.
 pub(crate) struct Tasks<'a> {
     batches: &'a [Batch],
-    csv: PathBuf,
+    /// Where rows are written.
+    file: PathBuf,
     /// Milliseconds since the start.
     stamps: Vec<u32>,
     tasks: Vec<u32>,
@@ -230,7 +231,7 @@ pub(crate) struct Tasks<'a> {
 }
 
 impl<'a> Tasks<'a> {
-    pub(crate) fn of(batches: &'a [Batch], asked: &Asked, csv: &Path) -> Self {
+    pub(crate) fn of(batches: &'a [Batch], asked: &Asked, file: &Path) -> Self {
         let millis = |micros: i64| ((micros - START) / 1_000) as u32;
         let (mut rows, mut texts) = (Vec::new(), 0);
         for (number, batch) in batches.iter().enumerate() {
@@ -243,7 +244,7 @@ impl<'a> Tasks<'a> {
         rows.sort_unstable();
         let mut found = Self {
             batches,
-            csv: csv.to_owned(),
+            file: file.to_owned(),
             stamps: rows.iter().map(|row| row.2).collect(),
             tasks: Vec::with_capacity(rows.len()),
             agents: rows.iter().map(|row| row.1 as u16).collect(),
@@ -373,7 +374,8 @@ impl<'a> Tasks<'a> {
             "Q10c" => Box::new(|| {
                 black_box(this.batches.to_vec());
             }),
-            "Q11" => Box::new(|| this.csv()),
+            "Q11" => Box::new(|| this.write(csv_line)),
+            "Q12" => Box::new(|| this.write(json_line)),
             _ => return None,
         })
     }
@@ -461,25 +463,13 @@ impl<'a> Tasks<'a> {
         black_box((total(&self.agents), total(&self.success)));
     }
 
-    /// Formats the generated batches, without quoting but for metadata.
-    fn csv(&self) {
-        let mut file = File::create(&self.csv).unwrap();
+    /// Formats the generated batches.
+    fn write(&self, line: fn(&mut Vec<u8>, Timestamp, &[Column], usize)) {
+        let mut file = File::create(&self.file).unwrap();
         let mut text = Vec::with_capacity(1 << 20);
         for batch in self.batches {
-            let columns = &batch.columns;
             for (row, stamp) in batch.timestamps().iter().enumerate() {
-                let stamp = Timestamp::from_micros(*stamp).unwrap();
-                let (task, agent) = (columns[1].text(row).unwrap(), columns[2].text(row).unwrap());
-                let (duration, tokens) =
-                    (columns[3].int(row).unwrap(), columns[4].int(row).unwrap());
-                let success = columns[5].bool(row).unwrap();
-                write!(text, "{stamp},{task},{agent},{duration},{tokens},{success},").unwrap();
-                if let Some(metadata) = columns[6].text(row) {
-                    text.push(b'"');
-                    text.extend_from_slice(metadata.replace('"', "\"\"").as_bytes());
-                    text.push(b'"');
-                }
-                text.push(b'\n');
+                line(&mut text, Timestamp::from_micros(*stamp).unwrap(), &batch.columns, row);
                 if text.len() > 900_000 {
                     file.write_all(&text).unwrap();
                     text.clear();
@@ -488,6 +478,35 @@ impl<'a> Tasks<'a> {
         }
         file.write_all(&text).unwrap();
     }
+}
+
+/// A record of CSV, without quoting but for metadata.
+fn csv_line(text: &mut Vec<u8>, stamp: Timestamp, columns: &[Column], row: usize) {
+    let (task, agent) = (columns[1].text(row).unwrap(), columns[2].text(row).unwrap());
+    let (duration, tokens) = (columns[3].int(row).unwrap(), columns[4].int(row).unwrap());
+    let success = columns[5].bool(row).unwrap();
+    write!(text, "{stamp},{task},{agent},{duration},{tokens},{success},").unwrap();
+    if let Some(metadata) = columns[6].text(row) {
+        text.push(b'"');
+        text.extend_from_slice(metadata.replace('"', "\"\"").as_bytes());
+        text.push(b'"');
+    }
+    text.push(b'\n');
+}
+
+/// An object of JSON, without escapes.
+fn json_line(text: &mut Vec<u8>, stamp: Timestamp, columns: &[Column], row: usize) {
+    let (task, agent) = (columns[1].text(row).unwrap(), columns[2].text(row).unwrap());
+    let (duration, tokens) = (columns[3].int(row).unwrap(), columns[4].int(row).unwrap());
+    let (success, metadata) = (columns[5].bool(row).unwrap(), columns[6].text(row));
+    writeln!(
+        text,
+        "{{\"task_id\":\"{task}\",\"agent_id\":\"{agent}\",\"timestamp\":\"{stamp}\",\
+         \"duration_ms\":{duration},\"tokens_used\":{tokens},\"success\":{success},\
+         \"metadata\":{}}}",
+        metadata.unwrap_or("null")
+    )
+    .unwrap();
 }
 
 /// Gauges as raw columns, by metric type, then agent, then time.

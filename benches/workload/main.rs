@@ -182,7 +182,7 @@ impl Size<'_> {
         }
         heading(&format!("Questions about {table}"));
         let (subject, _stores) = open(self.dir, self.asked);
-        let plain = Plain::of(table, batches, self.asked, &self.scratch.join("floor.csv"));
+        let plain = Plain::of(table, batches, self.asked, &self.scratch.join("floor"));
         let truth = match table {
             Table::Task => Truth::of_tasks(batches, self.asked),
             _ => Truth::of_gauges(batches, self.asked),
@@ -234,9 +234,9 @@ enum Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
-    fn of(table: Table, batches: &'a [Batch], asked: &Asked, csv: &Path) -> Self {
+    fn of(table: Table, batches: &'a [Batch], asked: &Asked, file: &Path) -> Self {
         match table {
-            Table::Task => Self::Tasks(Box::new(floor::Tasks::of(batches, asked, csv))),
+            Table::Task => Self::Tasks(Box::new(floor::Tasks::of(batches, asked, file))),
             _ => Self::Gauges(Box::new(floor::Gauges::of(batches, asked))),
         }
     }

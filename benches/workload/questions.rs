@@ -57,8 +57,8 @@ pub(crate) struct Question {
 pub(crate) struct Subject {
     pub(crate) tasks: Snapshot,
     pub(crate) gauges: Snapshot,
-    /// Where Q11 writes.
-    pub(crate) csv: PathBuf,
+    /// Where Q11 and Q12 write.
+    pub(crate) file: PathBuf,
     whole: Filter,
     all: Filter,
     ragged: Filter,
@@ -72,7 +72,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    pub(crate) fn new(tasks: Snapshot, gauges: Snapshot, asked: &Asked, csv: PathBuf) -> Self {
+    pub(crate) fn new(tasks: Snapshot, gauges: Snapshot, asked: &Asked, file: PathBuf) -> Self {
         let between = |from: i64, to: i64| {
             let stamp = |micros| Timestamp::from_micros(micros).unwrap();
             Filter::new().between(stamp(from), stamp(to))
@@ -82,7 +82,7 @@ impl Subject {
         Self {
             tasks,
             gauges,
-            csv,
+            file,
             whole: Filter::new(),
             all: Filter::new().all(),
             ragged: between(asked.from, asked.to),
@@ -100,8 +100,8 @@ impl Subject {
 impl Drop for Subject {
     #[expect(clippy::disallowed_methods, reason = "a file of the benchmark, not of a store")]
     fn drop(&mut self) {
-        // There is none if Q11 was not asked.
-        let _ = std::fs::remove_file(&self.csv);
+        // There is none if neither of them was asked.
+        let _ = std::fs::remove_file(&self.file);
     }
 }
 
@@ -281,7 +281,15 @@ pub(crate) const QUESTIONS: &[Question] = &[
         title: "all rows to a CSV file",
         kind: Kind::Scan,
         aims_ms: [66.0, 660.0],
-        ask: |on| Reply::Written(write_csv(on)),
+        ask: |on| Reply::Written(write(on, ExportFormat::Csv)),
+    },
+    Question {
+        id: "Q12",
+        table: Table::Task,
+        title: "all rows to a file of JSON lines",
+        kind: Kind::Scan,
+        aims_ms: [333.0, 3333.0],
+        ask: |on| Reply::Written(write(on, ExportFormat::Jsonl)),
     },
     Question {
         id: "A1",
@@ -386,11 +394,11 @@ fn quantiles(tasks: &Snapshot, how: Percentile, filter: &Filter) -> Answer<Vec<Q
 
 /// The exporter, into a file.
 #[expect(clippy::disallowed_methods, reason = "a file of the benchmark, not of a store")]
-fn write_csv(on: &Subject) -> u64 {
-    let mut file = std::fs::File::create(&on.csv).unwrap();
-    let mut request = ExportRequest::new(ExportFormat::Csv);
+fn write(on: &Subject, format: ExportFormat) -> u64 {
+    let mut file = std::fs::File::create(&on.file).unwrap();
+    let mut request = ExportRequest::new(format);
     request.tables = vec![Table::Task];
-    request.raw = true;
+    request.raw = format == ExportFormat::Csv;
     on.tasks.export(&request, &mut file, &mut |_| {}).unwrap().rows
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use crate::questions::{Question, Subject};
-use crate::stores::{open, prepare};
+use crate::stores::{open, open_alone, prepare};
 
 /// Answers until the end of the input.
 pub(crate) fn serve(dir: &Path, rows: usize) {
@@ -37,7 +37,7 @@ fn answer(subject: &Subject, id: &str) -> Json {
 /// Asks one question many times and nothing else.
 pub(crate) fn repeat(dir: &Path, rows: usize, question: &Question, times: usize) {
     let asked = prepare(dir, rows);
-    let (subject, _stores) = open(dir, &asked);
+    let (subject, _stores) = open_alone(dir, &asked);
     let mut took: Vec<_> = (0..times).map(|_| question.timed(&subject).0).collect();
     took.sort_unstable();
     println!(

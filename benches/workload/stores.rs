@@ -86,8 +86,17 @@ fn build(dir: &Path, table: Table, batches: Vec<Batch>) {
 
 /// Both stores, open for reading and writing as a service has them.
 pub(crate) fn open(dir: &Path, asked: &Asked) -> (Subject, [Store; 2]) {
-    let open = |table| Store::open_with(place(dir, table), options(Durability::default())).unwrap();
+    open_with(dir, asked, options(Durability::default()))
+}
+
+/// As [`open`], without maintenance in the background: what it does would count with the answers.
+pub(crate) fn open_alone(dir: &Path, asked: &Asked) -> (Subject, [Store; 2]) {
+    open_with(dir, asked, Options { maintenance: None, ..options(Durability::default()) })
+}
+
+fn open_with(dir: &Path, asked: &Asked, options: Options) -> (Subject, [Store; 2]) {
+    let open = |table| Store::open_with(place(dir, table), options.clone()).unwrap();
     let stores = [open(Table::Task), open(Table::Agent)];
     let [tasks, gauges] = [&stores[0], &stores[1]].map(|store| store.snapshot().unwrap());
-    (Subject::new(tasks, gauges, asked, dir.join("q11.csv")), stores)
+    (Subject::new(tasks, gauges, asked, dir.join("exported")), stores)
 }

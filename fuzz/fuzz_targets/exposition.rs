@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| tallystone::testing::fuzz::import_exposition(input));
+tallystone_fuzz::target!(tallystone::testing::fuzz::import_exposition);

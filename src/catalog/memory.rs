@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    CachedSegment, Catalog, Intent, JOBS_KEPT, Job, JobId, Outcome, Reconciled, Reconciler,
-    SegmentFacts, Verdict,
+    CachedSegment, Catalog, Intent, JOBS_KEPT, Job, JobId, MakeDurable, Outcome, Reconciled,
+    Reconciler, SegmentFacts, Verdict,
 };
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
@@ -30,7 +30,10 @@ impl Catalog for MemoryCatalog {
         &mut self,
         files: &[SegmentFacts],
         retention: &RetentionRules,
+        make_durable: &MakeDurable<'_>,
     ) -> Result<Reconciled> {
+        let new = files.iter().filter(|facts| !self.segments.contains_key(&facts.uuid));
+        make_durable(&new.collect::<Vec<_>>())?;
         let mut reconciler = Reconciler::new(files, self.intents.iter().map(|(uuid, _)| *uuid));
         self.missing.clear();
         self.segments.retain(|uuid, row| match reconciler.judge(row) {

@@ -22,7 +22,7 @@ use crate::time::Partition;
 mod memory;
 mod sqlite;
 
-pub(crate) use sqlite::{file_names, open_reader};
+pub(crate) use sqlite::{ReaderCatalog, damage, file_names, open_reader, outline};
 
 /// Largest summary that is cached; a file with a larger one is cached without.
 pub(crate) const SUMMARY_BYTES_MAX: usize = 16 << 20;
@@ -222,6 +222,9 @@ pub(crate) struct Job {
     pub(crate) bytes: u64,
 }
 
+/// Makes the names of files durable.
+pub(crate) type MakeDurable<'a> = dyn Fn(&[&SegmentFacts]) -> Result<()> + 'a;
+
 /// The catalog in the hands of the one process that holds `maintenance.lock`.
 ///
 /// # Errors
@@ -233,10 +236,14 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     /// are added, changed ones updated. The row of a file that is gone is removed if some
     /// file names it in `replaces`, or a logged intent to delete it; otherwise it is kept
     /// and reported as missing. The rules of retention are stored beside.
+    ///
+    /// Unknown files are given to `make_durable` first, whose error changes nothing: a name
+    /// that a power cut may take must not be in a catalog that it leaves.
     fn reconcile(
         &mut self,
         files: &[SegmentFacts],
         retention: &RetentionRules,
+        make_durable: &MakeDurable<'_>,
     ) -> Result<Reconciled>;
 
     /// Forgets missing files. Returns how many of them were known and missing.
@@ -465,7 +472,7 @@ mod tests {
     fn unknown_files_are_added_and_changed_ones_updated() {
         check_both(|catalog| {
             let files = [facts(1), facts(2), facts(1)];
-            let found = catalog.reconcile(&files, &rules()).unwrap();
+            let found = catalog.reconcile(&files, &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled { added: 2, ..Reconciled::default() });
             let expected = CachedSegment::of(&facts(2));
             assert_eq!(catalog.cached(&id(2)).unwrap(), Some(expected));
@@ -474,7 +481,8 @@ mod tests {
             let mut grown = facts(1);
             grown.rows += 5;
             grown.summary = vec![7; 100_000];
-            let found = catalog.reconcile(&[grown.clone(), facts(2)], &rules()).unwrap();
+            let found =
+                catalog.reconcile(&[grown.clone(), facts(2)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled { updated: 1, ..Reconciled::default() });
             assert_eq!(catalog.cached(&id(1)).unwrap(), Some(CachedSegment::of(&grown)));
         });
@@ -483,9 +491,9 @@ mod tests {
     #[test]
     fn a_file_gone_and_replaced_is_forgotten() {
         check_both(|catalog| {
-            catalog.reconcile(&[facts(1), facts(2)], &rules()).unwrap();
+            catalog.reconcile(&[facts(1), facts(2)], &rules(), &|_| Ok(())).unwrap();
             let archive = SegmentFacts { replaces: vec![id(1), id(2)], ..facts(3) };
-            let found = catalog.reconcile(&[archive, facts(2)], &rules()).unwrap();
+            let found = catalog.reconcile(&[archive, facts(2)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled { added: 1, removed: 1, ..Reconciled::default() });
             assert_eq!(catalog.cached(&id(1)).unwrap(), None);
         });
@@ -494,15 +502,15 @@ mod tests {
     #[test]
     fn a_file_gone_and_meant_to_be_is_forgotten() {
         check_both(|catalog| {
-            catalog.reconcile(&[facts(1), facts(2)], &rules()).unwrap();
+            catalog.reconcile(&[facts(1), facts(2)], &rules(), &|_| Ok(())).unwrap();
             let job = catalog.log_intent(&intent(vec![id(1)])).unwrap();
             // In the middle of the job nothing has happened yet.
-            let found = catalog.reconcile(&[facts(1), facts(2)], &rules()).unwrap();
+            let found = catalog.reconcile(&[facts(1), facts(2)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled::default());
-            let found = catalog.reconcile(&[facts(2)], &rules()).unwrap();
+            let found = catalog.reconcile(&[facts(2)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled { removed: 1, ..Reconciled::default() });
             catalog.log_done(job, &done()).unwrap();
-            let found = catalog.reconcile(&[facts(2)], &rules()).unwrap();
+            let found = catalog.reconcile(&[facts(2)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled::default());
         });
     }
@@ -510,19 +518,19 @@ mod tests {
     #[test]
     fn a_file_gone_for_no_reason_is_missing_until_forgotten() {
         check_both(|catalog| {
-            catalog.reconcile(&[facts(1), facts(2), facts(3)], &rules()).unwrap();
+            catalog.reconcile(&[facts(1), facts(2), facts(3)], &rules(), &|_| Ok(())).unwrap();
             for _ in 0..3 {
-                let found = catalog.reconcile(&[facts(2)], &rules()).unwrap();
+                let found = catalog.reconcile(&[facts(2)], &rules(), &|_| Ok(())).unwrap();
                 let uuids: Vec<Id> = found.missing.iter().map(|it| it.uuid).collect();
                 assert_eq!(uuids, [id(3), id(1)], "by table, then day");
                 assert_eq!(found.missing[1].rows, 1_001);
                 assert_eq!(found.removed, 0);
             }
             // One comes back, the other is given up; a file that is there cannot be.
-            let found = catalog.reconcile(&[facts(2), facts(3)], &rules()).unwrap();
+            let found = catalog.reconcile(&[facts(2), facts(3)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found.missing.len(), 1);
             assert_eq!(catalog.forget_missing(&[id(1), id(2), id(3)]).unwrap(), 1);
-            let found = catalog.reconcile(&[facts(2), facts(3)], &rules()).unwrap();
+            let found = catalog.reconcile(&[facts(2), facts(3)], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled::default());
         });
     }
@@ -530,10 +538,10 @@ mod tests {
     #[test]
     fn a_missing_file_may_be_replaced() {
         check_both(|catalog| {
-            catalog.reconcile(&[facts(1)], &rules()).unwrap();
-            assert_eq!(catalog.reconcile(&[], &rules()).unwrap().missing.len(), 1);
+            catalog.reconcile(&[facts(1)], &rules(), &|_| Ok(())).unwrap();
+            assert_eq!(catalog.reconcile(&[], &rules(), &|_| Ok(())).unwrap().missing.len(), 1);
             let tombstone = SegmentFacts { replaces: vec![id(1)], ..facts(2) };
-            let found = catalog.reconcile(&[tombstone], &rules()).unwrap();
+            let found = catalog.reconcile(&[tombstone], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled { added: 1, removed: 1, ..Reconciled::default() });
         });
     }
@@ -541,12 +549,15 @@ mod tests {
     #[test]
     fn an_intent_not_carried_out_explains_nothing_later() {
         check_both(|catalog| {
-            catalog.reconcile(&[facts(1)], &rules()).unwrap();
+            catalog.reconcile(&[facts(1)], &rules(), &|_| Ok(())).unwrap();
             let job = catalog.log_intent(&intent(vec![id(1)])).unwrap();
             let failed = Outcome { outcome: "disk full".to_owned(), ..done() };
             catalog.log_done(job, &failed).unwrap();
-            assert_eq!(catalog.reconcile(&[facts(1)], &rules()).unwrap(), Reconciled::default());
-            assert_eq!(catalog.reconcile(&[], &rules()).unwrap().missing.len(), 1);
+            assert_eq!(
+                catalog.reconcile(&[facts(1)], &rules(), &|_| Ok(())).unwrap(),
+                Reconciled::default()
+            );
+            assert_eq!(catalog.reconcile(&[], &rules(), &|_| Ok(())).unwrap().missing.len(), 1);
         });
     }
 
@@ -572,10 +583,10 @@ mod tests {
     fn rules_are_kept_beside() {
         check_both(|catalog| {
             assert_eq!(catalog.retention().unwrap(), None);
-            catalog.reconcile(&[], &rules()).unwrap();
+            catalog.reconcile(&[], &rules(), &|_| Ok(())).unwrap();
             assert_eq!(catalog.retention().unwrap(), Some(rules()));
             let keep = RetentionRules::keep_everything();
-            catalog.reconcile(&[], &keep).unwrap();
+            catalog.reconcile(&[], &keep, &|_| Ok(())).unwrap();
             assert_eq!(catalog.retention().unwrap(), Some(keep));
             catalog.set_retention(&rules()).unwrap();
             assert_eq!(catalog.retention().unwrap(), Some(rules()));
@@ -596,8 +607,9 @@ mod tests {
                 txn: Some(id(0)),
                 ..facts(1)
             };
-            catalog.reconcile(std::slice::from_ref(&extreme), &rules()).unwrap();
-            let found = catalog.reconcile(std::slice::from_ref(&extreme), &rules()).unwrap();
+            catalog.reconcile(std::slice::from_ref(&extreme), &rules(), &|_| Ok(())).unwrap();
+            let found =
+                catalog.reconcile(std::slice::from_ref(&extreme), &rules(), &|_| Ok(())).unwrap();
             assert_eq!(found, Reconciled::default());
             let cached = catalog.cached(&id(1)).unwrap().unwrap();
             assert_eq!((cached.rows, cached.min_ts), (i64::MAX.unsigned_abs(), i64::MIN));

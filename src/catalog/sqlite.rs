@@ -20,12 +20,12 @@ use rusqlite::{
 };
 
 use super::{
-    CachedSegment, Catalog, CatalogState, INTERRUPTED, Intent, JOBS_KEPT, Job, JobId,
+    CachedSegment, Catalog, CatalogState, INTERRUPTED, Intent, JOBS_KEPT, Job, JobId, MakeDurable,
     MissingSegment, Outcome, RebuildReason, Reconciled, Reconciler, SUMMARY_BYTES_MAX,
     SegmentFacts, Verdict,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{EntryKind, FileSystem, publish};
+use crate::fs::{EntryKind, FileSystem, check_growth, publish};
 use crate::schema::Table;
 use crate::store_files::Id;
 use crate::store_files::maintenance::CatalogMark;
@@ -45,6 +45,13 @@ const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Pages in which several rows fit, summaries and all: reading all rows took a quarter of the
 /// time that it took from pages of 4 KiB (summaries of 1 KB), or two thirds (4 KB).
 const PAGE_BYTES: i64 = 16 << 10;
+/// What a transaction adds to the catalog and its log at most, beside as much as they have.
+const GROWTH_BYTES: u64 = 16 << 20;
+/// Characters of a name in a schema that are shown.
+const OUTLINE_CHARS: usize = 100;
+/// Times that a reader checks the catalog before it calls it damaged, and the time between.
+const CHECK_ATTEMPTS: usize = 4;
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// How long a writer waits for a reader or a backup to let go.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Size to which the log is cut back after a checkpoint.
@@ -127,12 +134,21 @@ enum Refusal {
     Failed(Error),
 }
 
+/// Fails where a limit on the size of files is near: SQLite would meet it as a signal that ends
+/// the process.
+fn check_limit(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+    let sizes = file_names().into_iter().map(|name| fs.metadata(&dir.join(name)));
+    let bytes: u64 = sizes.filter_map(|found| found.ok().map(|found| found.len)).sum();
+    check_growth(&dir.join(NAME), bytes.saturating_mul(2).saturating_add(GROWTH_BYTES))
+}
+
 /// Opens the catalog, or makes it anew.
 pub(super) fn open(
     fs: &dyn FileSystem,
     dir: &Path,
     store_id: &Id,
 ) -> Result<(SqliteCatalog, CatalogState)> {
+    check_limit(fs, dir)?;
     let mark = CatalogMark::open(fs, dir)?;
     let (reason, why) = match fs.metadata(&dir.join(NAME)) {
         Err(error) if error.is_not_found() => {
@@ -170,6 +186,7 @@ pub(super) fn rebuild(
     store_id: &Id,
     reason: RebuildReason,
 ) -> Result<(SqliteCatalog, CatalogState)> {
+    check_limit(fs, dir)?;
     let mark = CatalogMark::open(fs, dir)?;
     make_anew(fs, dir, store_id, mark, reason, "it was to be rebuilt")
 }
@@ -472,6 +489,8 @@ fn io_kind(extended_code: i32) -> ErrorKind {
         | ffi::SQLITE_IOERR_SHORT_READ
         | ffi::SQLITE_IOERR_CORRUPTFS
         | ffi::SQLITE_IOERR_DATA => ErrorKind::Corrupt,
+        // The index of the log, which all processes share, could not grow.
+        ffi::SQLITE_IOERR_SHMSIZE => ErrorKind::NoSpace,
         _ => ErrorKind::Io,
     }
 }
@@ -785,6 +804,7 @@ impl Catalog for SqliteCatalog {
         &mut self,
         files: &[SegmentFacts],
         retention: &RetentionRules,
+        make_durable: &MakeDurable<'_>,
     ) -> Result<Reconciled> {
         let rules = retention.encode()?;
         let first_live = self.first_live;
@@ -799,7 +819,7 @@ impl Catalog for SqliteCatalog {
                     .collect();
             let intents = read_intents(transaction)?;
             let mut reconciler = Reconciler::new(files, intents.iter().map(|(uuid, _)| *uuid));
-            changed |= reconcile_segments(transaction, &mut reconciler)?;
+            changed |= reconcile_segments(transaction, &mut reconciler, make_durable)?;
             for (uuid, job) in intents {
                 // One that was carried out is used up. One that its job did not live to
                 // carry out must not explain a loss later on.
@@ -951,7 +971,8 @@ enum Put<'a> {
 fn reconcile_segments(
     transaction: &Transaction<'_>,
     reconciler: &mut Reconciler<'_>,
-) -> rusqlite::Result<bool> {
+    make_durable: &MakeDurable<'_>,
+) -> Result<bool, WorkError> {
     let mut puts = Vec::new();
     let mut removals: Vec<rusqlite::types::Value> = Vec::new();
     let mut statement = transaction.prepare(SEGMENT)?;
@@ -975,7 +996,9 @@ fn reconcile_segments(
     for uuid in &removals {
         transaction.execute("DELETE FROM segments WHERE uuid = ?1", [uuid])?;
     }
-    puts.extend(reconciler.unknown().into_iter().map(Put::Facts));
+    let unknown = reconciler.unknown();
+    make_durable(&unknown)?;
+    puts.extend(unknown.into_iter().map(Put::Facts));
     for put in &puts {
         match put {
             Put::Facts(facts) => put_segment(transaction, &CachedSegment::of(facts), false)?,
@@ -1005,10 +1028,95 @@ pub(crate) fn open_reader(fs: &dyn FileSystem, dir: &Path, store_id: &Id) -> Opt
         return None;
     }
     fs.metadata(&dir.join(NAME)).ok().filter(|found| found.kind == EntryKind::File)?;
+    // A reader, too, writes: the index of the log that all processes share.
+    check_limit(fs, dir).ok()?;
     let path = real_path(dir).ok()?;
     let connection = connect(&path, Access::Read).ok()?;
     identify(&connection, store_id, &path).ok()?;
     Some(ReaderCatalog { connection: Mutex::new(connection) })
+}
+
+/// What is wrong with the catalog of the store in `dir`, as far as a reader can tell; `None`
+/// of one that is not there. Creates and changes nothing.
+pub(crate) fn damage(fs: &dyn FileSystem, dir: &Path, store_id: &Id) -> Option<String> {
+    if !fs.shared_with_other_processes() || fs.metadata(&dir.join(NAME)).is_err() {
+        return None;
+    }
+    let mut found = None;
+    for _ in 0..CHECK_ATTEMPTS {
+        found = check(dir, store_id);
+        // A writer may have been at a checkpoint, which a reader sees half done.
+        match &found {
+            None => break,
+            Some(_) => std::thread::sleep(CHECK_EVERY),
+        }
+    }
+    found
+}
+
+/// The tables and views of the database at `path`, which may be anybody's, and what is wrong
+/// with it, if anything. Changes nothing.
+///
+/// # Errors
+///
+/// `NotOurFile` where the path is a link.
+pub(crate) fn outline(path: &Path) -> Result<(Vec<String>, Option<String>)> {
+    let dir = path.parent().filter(|parent| *parent != Path::new(""));
+    let real = dir.unwrap_or(Path::new(".")).canonicalize();
+    let real = real.map_err(|cause| Error::io("resolve", path, cause))?;
+    let real = real.join(path.file_name().unwrap_or_default());
+    let damaged = |error: &rusqlite::Error| match sqlite_error("open", path, error) {
+        error if error.kind() == ErrorKind::Corrupt => Ok((Vec::new(), Some(error.to_string()))),
+        error => Err(error),
+    };
+    let connection = match connect(&real, Access::Read) {
+        Ok(connection) => connection,
+        Err(rusqlite::Error::SqliteFailure(failure, _))
+            if failure.extended_code == rusqlite::ffi::SQLITE_CANTOPEN_SYMLINK =>
+        {
+            return Err(Error::new(ErrorKind::NotOurFile, "not a regular file").with_path(path));
+        }
+        Err(error) => return damaged(&error),
+    };
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let opened = pragma("application_id").and_then(|application| {
+        Ok((application, pragma("user_version")?, read_schema(&connection)?))
+    });
+    let (application, version, schema) = match opened {
+        Ok(found) => found,
+        Err(error) => return damaged(&error),
+    };
+    let entries = schema.into_iter().map(|(kind, name, _)| {
+        let name: String = name.chars().take(OUTLINE_CHARS).collect();
+        format!("{kind} {name}")
+    });
+    let is_ours = (application, version) == (APPLICATION_ID, USER_VERSION);
+    let damage = (!is_ours).then(|| {
+        format!("application_id {application:#x}, user_version {version}: not a catalog of ours")
+    });
+    Ok((entries.collect(), damage))
+}
+
+fn check(dir: &Path, store_id: &Id) -> Option<String> {
+    let path = match real_path(dir) {
+        Ok(path) => path,
+        Err(error) => return Some(error.to_string()),
+    };
+    let checked = connect(&path, Access::Read).map_err(|error| refusal(&path, &error));
+    let checked = checked.and_then(|connection| {
+        identify(&connection, store_id, &path)?;
+        let sql = "PRAGMA integrity_check(1)";
+        let found = connection.query_row(sql, (), |row| row.get::<_, String>(0));
+        found.map_err(|error| refusal(&path, &error))
+    });
+    match checked {
+        Ok(found) if found == "ok" => None,
+        Ok(found) => Some(found),
+        // Its creation was cut off, or all of it is still in the log.
+        Err(Refusal::Blank) => None,
+        Err(Refusal::Unfit(reason, why)) => Some(format!("{reason:?}: {why}")),
+        Err(Refusal::Failed(error)) => Some(error.to_string()),
+    }
 }
 
 impl ReaderCatalog {
@@ -1030,6 +1138,23 @@ impl ReaderCatalog {
         let rows = self.ask(|connection| collect(connection, SEGMENT, (), read_segment));
         let present = rows.unwrap_or_default().into_iter().filter(|row| !row.missing);
         present.map(|row| (row.segment.uuid, row.segment)).collect()
+    }
+
+    /// Files that ought to be there: those that the last maintenance found, or found gone for
+    /// no reason, but for those that something was to delete.
+    pub(crate) fn expected(&self) -> Vec<MissingSegment> {
+        let rows = self.ask(|connection| {
+            let rows = collect(connection, SEGMENT, (), read_segment)?;
+            let intended: BTreeSet<Id> =
+                read_intents(connection)?.into_iter().map(|(uuid, _)| uuid).collect();
+            Ok((rows, intended))
+        });
+        let (rows, intended) = rows.unwrap_or_default();
+        let rows = rows.iter().filter(|row| !intended.contains(&row.segment.uuid));
+        let missing = rows.map(|row| (&row.segment).into()).collect();
+        let mut outcome = Reconciled { missing, ..Reconciled::default() };
+        outcome.sort();
+        outcome.missing
     }
 
     /// Files that the last maintenance found gone for no reason.
@@ -1085,7 +1210,7 @@ mod tests {
     }
 
     fn reconcile(catalog: &mut SqliteCatalog, files: &[SegmentFacts]) -> Reconciled {
-        catalog.reconcile(files, &rules()).unwrap()
+        catalog.reconcile(files, &rules(), &|_| Ok(())).unwrap()
     }
 
     /// A store whose catalog knows `count` files, and is closed.
@@ -1231,7 +1356,7 @@ mod tests {
         let root = store(5);
         let other = tempfile::tempdir().unwrap();
         let (mut catalog, _) = open(&FS, other.path(), &id(0x77)).unwrap();
-        catalog.reconcile(&files(9), &RetentionRules::default()).unwrap();
+        catalog.reconcile(&files(9), &RetentionRules::default(), &|_| Ok(())).unwrap();
         drop(catalog);
         let bytes = read(&other.path().join(NAME));
         put(root.path(), NAME, &bytes);
@@ -1384,7 +1509,7 @@ mod tests {
                 assert!(reader.cached_all().len() <= 5 && reader.missing().is_empty());
             }
             let (mut catalog, _) = open_at(dir);
-            let first = catalog.reconcile(&files(5), &rules());
+            let first = catalog.reconcile(&files(5), &rules(), &|_| Ok(()));
             let first = first.unwrap_or_else(|error| panic!("bit {bit}: {error}"));
             assert_eq!(first.missing, [], "bit {bit}");
             assert_eq!(reconcile(&mut catalog, &files(5)), Reconciled::default(), "bit {bit}");

@@ -360,6 +360,15 @@ impl<'a> Chunk<'a> {
         Ok(chunk)
     }
 
+    /// Checks that compressed text is no more than `most` times as long as what is stored.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` where it is, or a length is wrong.
+    pub(crate) fn check_ratio(&self, most: usize) -> Result<()> {
+        text::check_ratio(self, most)
+    }
+
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows

@@ -773,6 +773,31 @@ fn piece_record(record: &[u8; PIECE_BYTES]) -> (usize, usize) {
     (widen(u32::from_le_bytes([a, b, c, d])), widen(u32::from_le_bytes(rest)))
 }
 
+/// Checks that no text of the chunk takes more than `most` times the bytes that are stored of
+/// it. Decompresses nothing.
+pub(super) fn check_ratio(chunk: &Chunk<'_>, most: usize) -> Result<()> {
+    match chunk.encoding {
+        tag::TEXT_ZSTD => {
+            let pieces = Pieces::read(chunk)?;
+            for (_, frame) in pieces.iter() {
+                let content = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
+                let room = frame.len().saturating_mul(most);
+                if content.is_none_or(|content| content > room as u64) {
+                    let bytes = frame.len();
+                    let message = format!("{bytes} bytes stand for over {most} times as many");
+                    return Err(pieces.reader.corrupt(message));
+                }
+            }
+            Ok(())
+        }
+        tag::TEXT_DICTIONARY => match codes(chunk)?.and_then(|codes| codes.dictionary) {
+            Some(entries) => check_ratio(&entries, most),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
 /// One frame, of the stated content size, without a dictionary, and nothing after it.
 pub(super) fn check_frame(reader: &Reader<'_>, frame: &[u8], raw: usize) -> Result<()> {
     let content = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();

@@ -102,7 +102,7 @@ fn common_fields(table: Table, rows: &Ordered) -> Vec<Field> {
 impl Export<'_> {
     pub(super) fn csv(&mut self) -> Result<()> {
         // Whoever names one table gets its layout, whatever a filter leaves of the others.
-        let own = self.request.tables.len() == 1;
+        let own = self.request.is_of_one_table();
         let raw = self.request.raw;
         let header = match self.tables.first() {
             Some(table) if own => {

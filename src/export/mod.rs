@@ -40,6 +40,8 @@ mod samples;
 mod sink;
 mod text;
 
+pub use self::text::is_formula;
+
 use std::collections::BTreeMap;
 use std::io;
 
@@ -173,10 +175,20 @@ impl ExportRequest {
                 return Err(Error::invalid(message));
             }
         }
-        if !self.columns.is_empty() && self.tables.len() != 1 {
+        if !self.columns.is_empty() && !self.is_of_one_table() {
             return Err(Error::invalid("columns: expected one table with them"));
         }
+        for (at, name) in self.columns.iter().enumerate() {
+            if self.columns[..at].contains(name) {
+                return Err(Error::invalid(format!("column {name:?}: named twice, expected once")));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether one table was asked for by its name.
+    fn is_of_one_table(&self) -> bool {
+        self.tables.first().is_some_and(|first| self.tables.iter().all(|table| table == first))
     }
 
     /// The tables to be written, in their order.
@@ -253,7 +265,8 @@ impl Snapshot {
     ///
     /// `InvalidArgument` for an option that the format does not have, and a filter or a column
     /// that the table does not have; `Io` and `NoSpace` when `out` refuses (the cause is the
-    /// `source` of the error); if the filter is strict, `Corrupt` and `Incomplete`.
+    /// `source` of the error); if the filter is strict, `Corrupt` and `Incomplete`;
+    /// `SnapshotGone` before anything is written.
     pub fn export(
         &self,
         request: &ExportRequest,
@@ -262,6 +275,8 @@ impl Snapshot {
     ) -> Result<ExportReport> {
         request.check()?;
         let tables = request.tables()?;
+        let range = request.filter.range()?;
+        tables.iter().try_for_each(|table| self.pin(*table, range))?;
         let sink = Sink::new(out, on_progress);
         let mut export =
             Export { snapshot: self, request, tables, sink, coverage: Vec::new(), merged: 0 };

@@ -236,8 +236,8 @@ impl Export<'_> {
             for row in 0..block.len() {
                 let pair = labels.pair(row);
                 let number = *known.entry(pair).or_insert_with(|| {
-                    let found =
-                        series.binary_search_by(|(names, _)| names.cmp(&labels.names(pair)));
+                    let names = labels.names(pair);
+                    let found = series.binary_search_by(|(other, _)| other.cmp(&names));
                     found.ok().and_then(|number| u32::try_from(number).ok())
                 });
                 let value = origin.value(&block.columns[3], row);

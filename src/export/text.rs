@@ -83,13 +83,21 @@ impl Times {
     }
 }
 
-/// Appends a cell of CSV, in quotes where it needs them (RFC 4180). Unless `raw`, a text that
+/// Whether a spreadsheet may take a text for a formula: it begins with what formulas begin with,
+/// in full width too, or with a blank that is not seen.
+pub fn is_formula(text: &str) -> bool {
+    const SIGNS: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+    text.starts_with(SIGNS) || text.starts_with(['\t', '\r', '\n'])
+}
+
+/// Appends a cell of CSV, in quotes where it needs them (RFC 4180), and where it has a NUL, which
+/// imports take for text in quotes alone. Unless `raw`, a text that
 /// a spreadsheet would take for a formula gets an apostrophe in front.
 pub(super) fn push_cell(out: &mut Vec<u8>, text: &str, raw: bool) {
-    let guard = !raw && text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    let guard = !raw && is_formula(text);
     let guard = if guard { "'" } else { "" };
     // Looks at all bytes, so that the loop has no branch.
-    let special = |byte: u8| matches!(byte, b',' | b'"' | b'\r' | b'\n');
+    let special = |byte: u8| matches!(byte, b',' | b'"' | b'\r' | b'\n' | 0);
     let quoted = text.bytes().fold(false, |any, byte| any | special(byte));
     if !quoted {
         out.extend_from_slice(guard.as_bytes());
@@ -207,6 +215,9 @@ mod tests {
             ("+\"", "\"'+\"\"\"", "\"+\"\"\""),
             ("\r", "\"'\r\"", "\"\r\""),
             ("\t", "'\t", "\t"),
+            ("\u{ff1d}1", "'\u{ff1d}1", "\u{ff1d}1"),
+            (" =\u{ff1d}", " =\u{ff1d}", " =\u{ff1d}"),
+            ("\0a", "\"\0a\"", "\"\0a\""),
             ("\"\"", "\"\"\"\"\"\"", "\"\"\"\"\"\""),
         ] {
             assert_eq!(text(|out| push_cell(out, cell, false)), guarded, "{cell:?}");

@@ -194,7 +194,13 @@ impl Footer {
         if self.frames.len() > FOOTER_FRAMES_MAX {
             return Err(corrupt(format!("{} frames", self.frames.len())));
         }
-        if !range_is_right(self.rows, self.min_ts, self.max_ts) {
+        // Of rows that are lost, and not counted, a tombstone may say where they lay.
+        let counted = if kind == FileKind::Tombstone && (self.min_ts, self.max_ts) != (0, 0) {
+            self.rows.max(1)
+        } else {
+            self.rows
+        };
+        if !range_is_right(counted, self.min_ts, self.max_ts) {
             let Self { rows, min_ts, max_ts, .. } = self;
             return Err(corrupt(format!("{rows} rows with stamps {min_ts} to {max_ts}")));
         }

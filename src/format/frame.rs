@@ -17,6 +17,7 @@ use crate::format::layout::{
     INDEX_KEY_CENTROIDS, INDEX_KEY_DIGESTS, INDEX_KEYS, INDEX_LAST, INDEX_MEMBERS, INDEX_ROWS_MAX,
     INDEX_SUMMARIES, INDEX_TOP, INDEX_ZONES, SEALED_PAYLOAD_BYTES_MAX, commit, frame_header,
 };
+use crate::planted::{Bug, is_planted};
 use crate::time::Timestamp;
 
 const SECTION: &str = "2.3";
@@ -249,7 +250,7 @@ impl FrameHeader {
         checksum::check(SECTION, "frame header", crc, checksum::crc32(checked))?;
         fields.zeros(&[frame_header::ZERO_1, frame_header::ZERO_2, frame_header::ZERO_3])?;
         let tag = fields.u8(frame_header::KIND)?;
-        let header = Self {
+        let mut header = Self {
             kind: FrameKind::from_tag(tag)
                 .ok_or_else(|| bad(format!("frame kind {tag} is unknown")))?,
             sub: fields.u8(frame_header::SUB)?,
@@ -265,6 +266,9 @@ impl FrameHeader {
         };
         if header.uuid != *uuid {
             return Err(bad(format!("frame of the file {}, expected {uuid}", header.uuid)));
+        }
+        if is_planted(Bug::AcceptMisplacedFrame) {
+            header.offset = offset;
         }
         if header.offset != offset {
             return Err(bad(format!("frame of offset {}, found at {offset}", header.offset)));

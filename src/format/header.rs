@@ -13,6 +13,7 @@ use crate::format::layout::{
     HEADER_COPY_BYTES, HEADER_FIXED_BYTES, HEADER_MAGIC, NAME_BYTES_MAX, PARTITION_DAYS_MAX,
     PARTITION_DAYS_MIN, REPLACES_MAX, SCHEMA_BYTES_MAX, VERSION_MAJOR, VERSION_MINOR, header,
 };
+use crate::planted::{Bug, is_planted};
 use crate::schema::{ColumnType, Schema, Table};
 use crate::time::{Partition, Timestamp};
 
@@ -73,6 +74,14 @@ pub(crate) struct HeaderCopies {
     pub(crate) header: Header,
     /// Which copies are damaged or differ from the first good one.
     pub(crate) bad: [bool; HEADER_COPIES],
+}
+
+impl HeaderCopies {
+    /// What is to be said of the copies that are no good.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let bad = self.bad.iter().enumerate().filter(|(_, bad)| **bad);
+        bad.map(|(copy, _)| format!("header copy {copy} is damaged")).collect()
+    }
 }
 
 const COLUMN_TYPES: [(ColumnType, u8); 7] = [
@@ -262,7 +271,11 @@ impl Header {
         let fields = Fields::new(copy, SECTION);
         let checked = copy.get(..HEADER_CHECKSUM_OFFSET).unwrap_or_default();
         let stored = Cursor::new(copy.get(HEADER_CHECKSUM_OFFSET..).unwrap_or_default(), SECTION);
-        checksum::check(SECTION, "header", { stored }.u32()?, checksum::crc32(checked))?;
+        let checksum =
+            checksum::check(SECTION, "header", { stored }.u32()?, checksum::crc32(checked));
+        if !is_planted(Bug::SkipHeaderChecksum) {
+            checksum?;
+        }
         check_version(fields.u16(header::MAJOR)?, fields.u16(header::MINOR)?)?;
         fields.zeros(&[header::ZERO_1, header::ZERO_2, header::ZERO_3])?;
         let tag = fields.u8(header::KIND)?;

@@ -1,7 +1,8 @@
 //! Files: open, append, sync, map, lock, publish a whole file.
 //!
 //! Owns the two traits that everything above reads and writes through, their
-//! implementation for the operating system (`os`), and its simulated twin
+//! implementation for the operating system (`os`; `untrusted`: for reading what may be
+//! anybody's), and its simulated twin
 //! (`sim`), which can be stopped, filled, made to fail, and cut off from power at
 //! any operation. Does not know what the bytes mean.
 //!
@@ -25,6 +26,7 @@ mod mmap;
 mod os;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
+mod untrusted;
 
 use std::fmt;
 use std::io;
@@ -36,6 +38,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use fork::ForkGuard;
 pub use mmap::Bytes;
 pub use os::OsFileSystem;
+pub(crate) use os::check_growth;
+pub(crate) use untrusted::UntrustedFileSystem;
 
 /// Times that a file is begun which cleaners take.
 const MAKE_ATTEMPTS: usize = 8;
@@ -370,8 +374,20 @@ pub(crate) fn make_locked<T>(mut make: impl FnMut() -> Result<T>) -> Result<T> {
     made
 }
 
+/// Makes the name of a directory durable that somebody else may have made, and not got that far.
+///
+/// # Errors
+///
+/// `Io`. A directory above that may not be read is left to whoever made it.
+pub(crate) fn sync_name(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+    match fs.sync_dir(&parent_of(dir)) {
+        Err(error) if error.is_denied() => Ok(()),
+        done => done,
+    }
+}
+
 /// The directory that holds `path`.
-fn parent_of(path: &Path) -> PathBuf {
+pub(crate) fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),

@@ -55,10 +55,7 @@ impl FileSystem for OsFileSystem {
 
     fn metadata(&self, path: &Path) -> Result<Metadata> {
         let found = fs::metadata(path).map_err(|error| Error::io("stat", path, error))?;
-        let kind = kind_of(found.file_type()).ok_or_else(|| not_a_file(path))?;
-        let modified =
-            found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
-        Ok(Metadata { kind, len: found.len(), inode: found.ino(), modified })
+        metadata_of(&found).ok_or_else(|| not_a_file(path))
     }
 
     fn create(&self, path: &Path) -> Result<Arc<dyn File>> {
@@ -73,8 +70,7 @@ impl FileSystem for OsFileSystem {
 
     fn open(&self, path: &Path) -> Result<Arc<dyn File>> {
         let file = options(false).open(path).map_err(|error| not_opened(path, error))?;
-        check_regular(path, &file)?;
-        Ok(OsFile::shared(path, file, None))
+        OsFile::for_reading(path, file)
     }
 
     fn open_write(&self, path: &Path) -> Result<Arc<dyn File>> {
@@ -138,6 +134,13 @@ impl FileSystem for OsFileSystem {
     }
 }
 
+/// What is known of a file or directory; `None` of anything else.
+pub(super) fn metadata_of(found: &fs::Metadata) -> Option<Metadata> {
+    let kind = kind_of(found.file_type())?;
+    let modified = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+    Some(Metadata { kind, len: found.len(), inode: found.ino(), modified })
+}
+
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(path)
 }
@@ -163,7 +166,7 @@ fn check_regular(path: &Path, file: &fs::File) -> Result<()> {
 }
 
 /// What opening says of a link, of a directory (for writing), of a socket.
-fn is_another_kind(error: &io::Error) -> bool {
+pub(super) fn is_another_kind(error: &io::Error) -> bool {
     let another = [Errno::LOOP, Errno::ISDIR, Errno::NXIO].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|code| another.contains(&code))
 }
@@ -250,7 +253,7 @@ fn is_local(path: &Path) -> io::Result<bool> {
 
 /// An open file of the operating system.
 #[derive(Debug)]
-struct OsFile {
+pub(super) struct OsFile {
     path: PathBuf,
     guard: ForkGuard,
     locked: AtomicBool,
@@ -261,6 +264,12 @@ struct OsFile {
 }
 
 impl OsFile {
+    /// A regular file that is open for reading.
+    pub(super) fn for_reading(path: &Path, file: fs::File) -> Result<Arc<dyn File>> {
+        check_regular(path, &file)?;
+        Ok(Self::shared(path, file, None))
+    }
+
     fn shared(path: &Path, file: fs::File, slot: Option<WritableSlot>) -> Arc<dyn File> {
         let (guard, locked) = (ForkGuard::new(), AtomicBool::new(false));
         Arc::new(Self { path: path.to_path_buf(), guard, locked, slot, file })
@@ -382,6 +391,16 @@ fn check_size_limit(offset: u64, len: usize) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Fails where the limit lets no file grow to `end`: for files that another library writes.
+///
+/// # Errors
+///
+/// `NoSpace`.
+pub(crate) fn check_growth(path: &Path, end: u64) -> Result<()> {
+    let checked = usize::try_from(end).map_or(Ok(()), |len| check_size_limit(0, len));
+    checked.map_err(|error| Error::io("write", path, error))
 }
 
 /// Calls `write` with what is left and the count of bytes written until nothing is left.

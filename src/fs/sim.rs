@@ -25,10 +25,11 @@
 mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128_with_seed};
@@ -37,6 +38,7 @@ use self::model::{Effect, Node, PAGE_BYTES, Slot, State, mix, pick};
 use super::{Bytes, Entry, EntryKind, File, FileSystem, Metadata};
 use super::{never_mapped, not_a_file, only_for_reading, shorter_than, too_large};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, MutexGuard};
 
 /// No file here can be longer.
 const FILE_BYTES_MAX: u64 = 1 << 40;
@@ -171,6 +173,8 @@ struct Inner {
     locks: BTreeMap<u64, u64>,
     rules: Vec<Rule>,
     faults_fired: u64,
+    /// The call that was made to fail first.
+    first_fault: Option<String>,
     stop_at: Option<u64>,
     space_bytes: Option<u64>,
     read_only: bool,
@@ -227,6 +231,7 @@ impl SimFileSystem {
             locks: BTreeMap::new(),
             rules: Vec::new(),
             faults_fired: 0,
+            first_fault: None,
             stop_at: None,
             space_bytes: None,
             read_only: false,
@@ -388,6 +393,11 @@ impl SimFileSystem {
         self.lock().faults_fired
     }
 
+    /// The call that was made to fail first, for messages.
+    pub fn first_fault(&self) -> Option<String> {
+        self.lock().first_fault.clone()
+    }
+
     /// Stops the machine at the `n`th operation from now (0 is the next one): it and all after
     /// it fail and change nothing.
     pub fn stop_at(&self, n: u64) {
@@ -421,6 +431,11 @@ impl SimFileSystem {
 
     /// A hash of all paths and bytes, to count images that differ.
     pub fn hash(&self) -> u64 {
+        self.hash_but_for(None)
+    }
+
+    /// As [`hash`](Self::hash), without the bytes of files of this name.
+    pub fn hash_but_for(&self, name: Option<&str>) -> u64 {
         let inner = self.lock();
         let mut hasher = Xxh3::new();
         inner.live.walk(|path, node| {
@@ -430,7 +445,9 @@ impl SimFileSystem {
                 Node::File(file) => {
                     hasher.update(&[0, 2]);
                     hasher.update(&(file.content.len() as u64).to_le_bytes());
-                    hasher.update(&file.content);
+                    if name.is_none() || path.file_name() != name.map(OsStr::new) {
+                        hasher.update(&file.content);
+                    }
                 }
             }
         });
@@ -623,7 +640,10 @@ impl Inner {
             fired = Some(rule.fault);
             rule.forever
         });
-        self.faults_fired += u64::from(fired.is_some());
+        if fired.is_some() {
+            self.faults_fired += 1;
+            self.first_fault.get_or_insert_with(|| format!("{kind:?} {}", path.display()));
+        }
         fired
     }
 

@@ -3,6 +3,9 @@
 //! Splitting into fields is the work of `csv-core` (RFC 4180 with either line end). Lines
 //! are handed to it one by one, so that a record's line number, its bytes and a quote that
 //! is never closed are known exactly.
+//!
+//! A NUL byte is text inside of quotes, as exports write it, and nowhere else: files that are
+//! no text have it anywhere.
 
 use std::io::Read;
 
@@ -10,7 +13,7 @@ use csv_core::ReadRecordResult;
 
 use super::draft::{Cell, Draft};
 use super::fields::{FieldMap, field_names};
-use super::lines::{Lines, Next, is_blank, not_text, too_long};
+use super::lines::{Lines, Next, has_nul, is_blank, not_text, not_utf8, too_long};
 use super::{BadLine, ParsedRow, ReadOptions, Rows, Step};
 use crate::error::Result;
 use crate::limits::LINE_BYTES_MAX;
@@ -36,7 +39,7 @@ impl<R: Read> CsvReader<R> {
     pub fn new(input: R, options: &ReadOptions) -> Result<Self> {
         let table = options.one_table()?;
         let draft = Draft::new(table, options)?;
-        let mut records = Records::new(Lines::new(input));
+        let mut records = Records::new(Lines::new(input).map_err(|cause| options.io_error(cause))?);
         let found = records.read().map_err(|cause| options.io_error(cause))?;
         let line = records.line;
         let fail = |message: &str| Err(options.error(line.max(1), message));
@@ -88,7 +91,7 @@ fn fill<'a, R: Read>(
     records: &Records<R>,
     fields: &[Option<usize>],
 ) -> Result<ParsedRow<'a>, String> {
-    if let Some(message) = not_text(&records.raw) {
+    if let Some(message) = records.not_text() {
         return Err(message);
     }
     let count = records.ends_count;
@@ -295,6 +298,33 @@ impl<R: Read> Records<R> {
     fn reject(&self, message: String) -> BadLine {
         BadLine::of_line(self.line, message, &self.raw)
     }
+
+    /// Why the record is not text, if it is not. A NUL is, where quotes say that it is meant.
+    fn not_text(&self) -> Option<String> {
+        if self.is_plain || !self.raw.contains(&0) {
+            return not_text(&self.raw);
+        }
+        bare_nul(&self.raw).map(has_nul).or_else(|| not_utf8(&self.raw))
+    }
+}
+
+/// Where a record has a NUL outside of quotes.
+fn bare_nul(record: &[u8]) -> Option<usize> {
+    let (mut is_quoted, mut may_open) = (false, true);
+    for (at, byte) in record.iter().enumerate() {
+        match byte {
+            b'"' if is_quoted || may_open => {
+                is_quoted = !is_quoted;
+                // Two of them are one inside of quotes, which then go on.
+                may_open = true;
+                continue;
+            }
+            0 if !is_quoted => return Some(at),
+            _ => {}
+        }
+        may_open = *byte == b',';
+    }
+    None
 }
 
 const CARRIAGE_RETURN: &str = "a carriage return inside a line, expected a line feed";
@@ -412,6 +442,9 @@ mod tests {
             ),
             ("2026-01-01,t,a,1,1,true,{", "metadata: \"{\" is not JSON"),
             ("2026-01-01,t\0,a,1,1,true,", "a NUL byte at column 13, expected text"),
+            ("2026-01-01,\"t\",a\0,1,1,true,", "a NUL byte at column 17, expected text"),
+            ("2026-01-01,a\"\"\0\"\",a,1,1,true,", "a NUL byte at column 15, expected text"),
+            ("2026-01-01,\"t\"\0,a,1,1,true,", "a NUL byte at column 15, expected text"),
             ("2026-01-01,t,a\r,1,1,true,", "carriage return inside a line"),
         ];
         for (line, expected) in cases {
@@ -420,6 +453,16 @@ mod tests {
             assert!(found[1].starts_with("in.csv:3: "), "{line:?}: {found:?}");
             assert!(found[1].contains(expected), "{line:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_nul_in_quotes_is_text() {
+        let found = read(&with_header("2026-01-01,\"\0\",\"a\"\"\0,\n\",1,1,true,\n"));
+        assert_eq!(found, ["2026-01-01T00:00:00Z \0 a\"\0,\n Some(1) Some(1) true None"]);
+        let found = read(&with_header("2026-01-01,\"\0\",\"a\",1,1,true,\"\0\"\n"));
+        assert!(found[0].contains("metadata: \"\\0\" is not JSON"), "{found:?}");
+        let header = HEADER.replace("task_id", "\"task_id\0\"");
+        assert!(read(header.as_bytes())[0].contains("not a text file: a NUL byte at column 19"));
     }
 
     #[test]
@@ -516,7 +559,7 @@ mod tests {
 
         #[test]
         fn what_a_csv_writer_writes_is_read_back(
-            ids in proptest::collection::vec("[a-z ,\"\n\r\u{e9}]{1,12}", 1..20),
+            ids in proptest::collection::vec("[a-z ,\"\n\r\0\u{e9}]{1,12}", 1..20),
             crlf in any::<bool>(),
         ) {
             let end = if crlf { "\r\n" } else { "\n" };

@@ -12,6 +12,7 @@
 use std::io::Read;
 
 use super::draft::Draft;
+use super::gzip::Unpacked;
 use super::jsonl::fill;
 use super::lines::too_long;
 use super::scan::{Fault, Scanner};
@@ -28,7 +29,7 @@ pub(super) fn read(input: impl Read, options: &ReadOptions, sink: &mut Sink<'_>)
         return Err(Error::invalid("map: the members of a JSON document have known names"));
     }
     let mut document = Document {
-        scanner: Scanner::new(input),
+        scanner: Scanner::new(Unpacked::new(input).map_err(|cause| options.io_error(cause))?),
         drafts: [
             Draft::new(Table::Task, options)?,
             Draft::new(Table::Agent, options)?,

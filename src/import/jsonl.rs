@@ -25,14 +25,14 @@ pub struct JsonlReader<R> {
 }
 
 impl<R: Read> JsonlReader<R> {
-    /// Nothing is read yet.
+    /// Reads the first bytes, which tell whether the rest is compressed.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when the map does not fit the table.
+    /// `InvalidArgument` when the map does not fit the table; `Io`.
     pub fn new(input: R, options: &ReadOptions) -> Result<Self> {
         let draft = Draft::new(options.one_table()?, options)?;
-        let lines = Lines::new(input);
+        let lines = Lines::new(input).map_err(|cause| options.io_error(cause))?;
         Ok(Self { options: options.clone(), lines, draft, raw: Vec::new(), begun: false })
     }
 

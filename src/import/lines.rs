@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use super::gzip::Unpacked;
 use crate::limits::LINE_BYTES_MAX;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -20,18 +21,20 @@ pub(super) enum Next {
 /// Lines of a source, numbered from 1.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
-    input: BufReader<R>,
+    input: BufReader<Unpacked<R>>,
     number: u64,
     max: usize,
 }
 
 impl<R: Read> Lines<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Reads the first bytes.
+    pub(super) fn new(input: R) -> io::Result<Self> {
         Self::with_max(input, LINE_BYTES_MAX)
     }
 
-    fn with_max(input: R, max: usize) -> Self {
-        Self { input: BufReader::with_capacity(64 << 10, input), number: 0, max }
+    fn with_max(input: R, max: usize) -> io::Result<Self> {
+        let input = BufReader::with_capacity(64 << 10, Unpacked::new(input)?);
+        Ok(Self { input, number: 0, max })
     }
 
     /// Number of the line that was read last; 0 before the first.
@@ -75,9 +78,18 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 pub(super) fn not_text(bytes: &[u8]) -> Option<String> {
     // Told apart first, since a search for one byte is fast and for its place is not.
     if bytes.contains(&0) {
-        let at = bytes.iter().position(|byte| *byte == 0).unwrap_or_default();
-        return Some(format!("a NUL byte at column {}, expected text", at + 1));
+        return Some(has_nul(bytes.iter().position(|byte| *byte == 0).unwrap_or_default()));
     }
+    not_utf8(bytes)
+}
+
+/// What a line is told that has a NUL here.
+pub(super) fn has_nul(at: usize) -> String {
+    format!("a NUL byte at column {}, expected text", at + 1)
+}
+
+/// Why bytes are not UTF-8, if they are not.
+pub(super) fn not_utf8(bytes: &[u8]) -> Option<String> {
     let error = std::str::from_utf8(bytes).err()?;
     Some(format!("invalid UTF-8 at column {}, expected UTF-8 text", error.valid_up_to() + 1))
 }
@@ -87,7 +99,7 @@ mod tests {
     use super::*;
 
     fn all(bytes: &[u8], max: usize) -> Vec<(Next, Vec<u8>)> {
-        let mut lines = Lines::with_max(bytes, max);
+        let mut lines = Lines::with_max(bytes, max).unwrap();
         let mut found = Vec::new();
         loop {
             let mut line = Vec::new();

@@ -1,9 +1,10 @@
 //! Rows from elsewhere: CSV, JSON lines, JSON documents and expositions of metrics over any
 //! `io::Read`, and SQLite files by their path.
 //!
-//! Owns reading lines, naming fields, and turning text and values into checked rows. It
-//! knows no store: the caller opens the source and takes the rows, most likely into an
-//! [`Import`](crate::Import), which keeps nothing unless it is committed.
+//! Owns reading lines, naming fields, and turning text and values into checked rows. A text may
+//! be compressed with gzip, which its first bytes tell. It knows no store: the caller opens the
+//! source and takes the rows, most likely into an [`Import`](crate::Import), which keeps
+//! nothing unless it is committed.
 //!
 //! Memory is constant: one line or row, and no allocation per row once the buffers have
 //! grown. Every row is judged by itself; a bad one says `file:line: what, expected what`,
@@ -34,6 +35,7 @@
 mod csv;
 mod draft;
 mod fields;
+mod gzip;
 mod json;
 mod jsonl;
 mod lines;
@@ -42,6 +44,7 @@ mod scan;
 mod source;
 mod sqlite;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -74,10 +77,11 @@ pub enum Format {
 
 impl Format {
     /// Tells the format by the end of a file's name: `.csv`, `.jsonl`, `.ndjson`, `.json`,
-    /// `.prom`, `.om`, `.openmetrics`.
+    /// `.prom`, `.om`, `.openmetrics`, each of them also before `.gz`.
     pub fn of_name(name: &str) -> Option<Self> {
-        let (_, extension) = name.rsplit_once('.')?;
-        match extension.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        let (_, extension) = name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?;
+        match extension {
             "csv" => Some(Self::Csv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "json" => Some(Self::Json),
@@ -137,12 +141,15 @@ impl ReadOptions {
 
     /// An error about a line of the source.
     fn error(&self, line: u64, message: impl fmt::Display) -> Error {
-        Error::bad_input(format!("{}:{line}: {message}", self.name))
+        Error::bad_input(format!("{}:{line}: {}", self.name, brief(&message.to_string())))
     }
 
-    /// An error of reading the source.
+    /// An error of reading the source; `InvalidData` is one of what it holds.
     fn io_error(&self, cause: io::Error) -> Error {
-        Error::io("read", self.name.as_ref(), cause)
+        match cause.kind() {
+            io::ErrorKind::InvalidData => Error::bad_input(format!("{}: {cause}", self.name)),
+            _ => Error::io("read", self.name.as_ref(), cause),
+        }
     }
 }
 
@@ -222,7 +229,7 @@ impl BadLine {
 
     /// As an error that names the source and the place.
     pub fn to_error(&self, name: &str) -> Error {
-        let message = &self.message;
+        let message = brief(&self.message);
         Error::bad_input(match &self.place {
             Place::Line(line) => format!("{name}:{line}: {message}"),
             Place::Row { table, row, entry: None } => {
@@ -233,6 +240,19 @@ impl BadLine {
             }
         })
     }
+}
+
+/// A message, without its middle where a text of the source makes it long.
+fn brief(message: &str) -> Cow<'_, str> {
+    const BYTES: usize = 400;
+    if message.len() <= 3 * BYTES {
+        return message.into();
+    }
+    let is_start = |at: &usize| message.is_char_boundary(*at);
+    let (start, end) = ((BYTES..).find(is_start), (message.len() - BYTES..).find(is_start));
+    let (start, end) = (start.unwrap_or(0), end.unwrap_or(message.len()));
+    let (start, end) = (message.get(..start), message.get(end..));
+    format!("{} ... {}", start.unwrap_or_default(), end.unwrap_or_default()).into()
 }
 
 /// A step of a reader: a row, or a line that is none.
@@ -254,7 +274,8 @@ pub struct ReadCount {
 ///
 /// # Errors
 ///
-/// `BadInput` where the source as a whole is unusable (empty, binary, its header);
+/// `BadInput` where the source as a whole is unusable (empty, binary, its header, its gzip
+/// stream);
 /// `InvalidArgument` for options that do not fit the format; `Io`; and whatever the two
 /// functions return.
 pub fn read_rows(
@@ -350,11 +371,37 @@ mod tests {
         assert_eq!(Format::of_name("a/b.CSV"), Some(Format::Csv));
         assert_eq!(Format::of_name("b.ndjson"), Some(Format::Jsonl));
         assert_eq!(Format::of_name("b.jsonl"), Some(Format::Jsonl));
-        assert_eq!(Format::of_name("csv"), None);
         assert_eq!(Format::of_name("b.json"), Some(Format::Json));
         assert_eq!(Format::of_name("b.prom"), Some(Format::Prometheus));
         assert_eq!(Format::of_name("b.om"), Some(Format::OpenMetrics));
-        assert_eq!(Format::of_name("b.txt"), None);
+        assert_eq!(Format::of_name("a.csv/b.JSONL.Gz"), Some(Format::Jsonl));
+        for name in ["b.txt", "b.gz", "csv.gz", "b.csv.gz.gz", "csv"] {
+            assert_eq!(Format::of_name(name), None, "{name}");
+        }
+    }
+
+    /// Names of columns and keys are as long as a line may be, and messages show them.
+    #[test]
+    fn messages_are_short_whatever_the_source_has() {
+        let long = "\u{e9}k".repeat(1 << 20);
+        let open = "{\"agent_metrics\":[{";
+        for (format, text) in [
+            (Format::Csv, format!("{long}\n")),
+            (Format::Csv, format!("timestamp,{long}\n")),
+            (Format::Jsonl, format!("{{\"{long}\":1}}")),
+            (Format::Jsonl, format!("{{\"timestamp\":\"{long}\"}}")),
+            (Format::Json, format!("{open}\"{long}\":1}}]}}")),
+            (Format::Prometheus, format!("{long} 1\n")),
+            (Format::Prometheus, format!("m{{agent_id=\"a\"}} {long}\n")),
+            (Format::Prometheus, format!("m{{agent_id=\"a\"}} 1 {long}\n")),
+        ] {
+            let options = ReadOptions::new("in", Table::Agent);
+            let stop = |bad: &BadLine| Err(bad.to_error("in"));
+            let end = read_rows(format, text.as_bytes(), &options, |_| Ok(()), stop);
+            let message = end.unwrap_err().to_string();
+            assert!(message.len() < 1_300 && message.starts_with("in:1: "), "{message}");
+            assert!(message.contains("expected"), "{message}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::fields::TimeFormat;
 use super::lines::{Lines, Next, not_text, too_long};
 use super::{BadLine, ParsedRow, ReadOptions, Rows, Step};
 use crate::error::{Error, Result};
+use crate::limits::LABELS_MAX;
 use crate::schema::{Table, gauge};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -86,12 +87,12 @@ struct Sample {
 }
 
 impl<R: Read> PrometheusReader<R> {
-    /// Nothing is read yet.
+    /// Reads the first bytes, which tell whether the rest is compressed.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` when the table has no gauges, or the map is for fields that every
-    /// sample has itself.
+    /// sample has itself; `Io`.
     pub fn new(input: R, options: &ReadOptions, exposition: Exposition) -> Result<Self> {
         let table = options.one_table()?;
         let owners: &[&str] = match table {
@@ -126,7 +127,7 @@ impl<R: Read> PrometheusReader<R> {
         Ok(Self {
             options: options.clone(),
             exposition,
-            lines: Lines::new(input),
+            lines: Lines::new(input).map_err(|cause| options.io_error(cause))?,
             raw: Vec::new(),
             fields,
             sample: Sample::default(),
@@ -302,6 +303,10 @@ impl Sample {
             if self.labels.iter().any(|(other, _)| self.piece(other) == known) {
                 return Err(format!("label {known:?} is there twice, expected it once"));
             }
+            // Each label is compared with all before it.
+            if self.labels.len() >= LABELS_MAX {
+                return Err(format!("more than {LABELS_MAX} labels, expected at most so many"));
+            }
             self.labels.push((name, value));
             rest = rest.trim_start_matches([' ', '\t']);
             match rest.strip_prefix(',') {
@@ -407,7 +412,8 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 fn finite(text: &str) -> Result<f64, String> {
-    let value = text.parse().map_err(|_| format!("value: {text:?} is not a number"))?;
+    let value =
+        text.parse().map_err(|_| format!("value: {text:?} is not a number, expected one"))?;
     if f64::is_finite(value) {
         return Ok(value);
     }
@@ -489,7 +495,7 @@ tallystone_agent_metric{agent_id=\"e\\\\\\\"\\n\\x\",metric_type=\"cpu load\"} 2
                 "2014-03-17T14:26:03Z a:9090 http_requests_total 1027 {\"code\":\"200\"}",
                 "2023-11-14T22:13:20Z b up 1 {\"instance\":\"x\"}",
                 "1969-12-31T23:59:58.500Z c http_bucket 350 {\"le\":\"+Inf\"}",
-                "in.prom:9: value: \"0x\" is not a number",
+                "in.prom:9: value: \"0x\" is not a number, expected one",
                 "1970-01-01T00:00:00.001Z d my.name -0.5 {\"a b\":\"1\"}",
                 "2023-11-14T22:13:20Z e\\\"\n\\x cpu load 2 -",
             ]
@@ -551,6 +557,20 @@ tallystone_agent_metric{agent_id=\"e\\\\\\\"\\n\\x\",metric_type=\"cpu load\"} 2
         assert!(read("")[0].contains("in.prom:1: empty file"));
         let found = read_with(b"\xff", &options(Table::Agent), Exposition::Text);
         assert!(found[0].contains("in.prom:1: not a text file"), "{found:?}");
+    }
+
+    /// A line of 3 MiB may have half a million labels; comparing each with each took minutes.
+    #[test]
+    fn labels_are_limited() {
+        let line = |count: usize| {
+            let labels = (0..count).map(|number| format!("l{number}=\"\","));
+            format!("a{{agent_id=\"x\",{}}} 1 0\n", labels.collect::<String>())
+        };
+        assert!(read(&line(254))[0].starts_with("1970-01-01T00:00:00Z x a 1 {\"l0\":\"\","));
+        for count in [255, 200_000] {
+            let found = read(&line(count));
+            assert_eq!(found, ["in.prom:1: more than 256 labels, expected at most so many"]);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `Appender`: one thread's way into the store, and the checks at the door.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -15,6 +15,7 @@ use crate::ingest::channel::{Gate, Message, SharedSlot, locked};
 use crate::limits::{BATCH_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::row::{self, AgentMetric, SwarmMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
+use crate::sync::Mutex;
 use crate::time::{Partition, Timestamp};
 
 /// What is checked before a row is accepted.

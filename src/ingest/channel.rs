@@ -3,16 +3,17 @@
 //! Owns `Slot` (one appender's buffer), `Gate` (the sending side) and `Message`. A slot
 //! sits behind a lock of its own that nobody contends for but the timer and `flush`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
 use crate::column::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::buffer::{Buffer, PartitionBatch, RowRef};
 use crate::limits::BATCH_BYTES_MAX;
+use crate::planted::{Bug, is_planted};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How long a sender waits before it looks whether the committer is stalled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -26,7 +27,7 @@ pub(crate) fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     (0..LOOKS).find_map(|_| {
         let found = look();
         if found.is_none() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         found
     })
@@ -177,8 +178,9 @@ impl Gate {
     /// `NoSpace`, `Io`: the committer cannot write and everything before it is full; the
     /// row is not accepted. `Closed`, `Poisoned`.
     pub(crate) fn accept(&self, slot: &Mutex<Slot>, row: RowRef<'_>, now: Duration) -> Result<()> {
+        let early = is_planted(Bug::CheckBeforeLock).then(|| self.check());
         let mut slot = locked(slot);
-        self.check()?;
+        early.unwrap_or_else(|| self.check())?;
         if slot.buffer.rows() >= self.buffer_rows {
             self.hand_over(&mut slot)?;
         }
@@ -399,10 +401,10 @@ impl Gate {
         loop {
             match answer.recv_timeout(LOOK_EVERY) {
                 Ok(result) => return result,
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                Err(RecvTimeoutError::Timeout) => {
                     self.check_progress(since)?;
                 }
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     self.check_progress(since)?;
                     return Err(closed());
                 }

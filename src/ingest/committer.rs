@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-
 use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::buffer::PartitionBatch;
 use crate::ingest::channel::{Gate, Message, poisoned, soon};
 use crate::limits::ACTIVES_OPEN_MAX;
+use crate::planted::{Bug, is_planted};
 use crate::schema::Table;
 use crate::segment::active::ActiveWriter;
 use crate::segment::files::StoreRoot;
 use crate::store_files::generation;
+use crate::sync::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::time::{MICROS_PER_SECOND, Partition};
 
 /// How long after a failed write it is tried again, at first and at most.
@@ -29,6 +29,9 @@ const ROUND_BYTES: usize = 16 << 20;
 /// A closing store seals actives of at least this many rows; smaller ones are left for
 /// merging, so that a process of a few rows ends at once.
 pub(crate) const SEAL_ON_CLOSE_ROWS: u64 = 16 << 10;
+
+/// What to do about a full disk.
+const ROWS_WAIT: &str = "free some space; accepted rows wait and are written then";
 
 #[derive(Debug)]
 struct Active {
@@ -116,6 +119,9 @@ impl Committer {
         loop {
             let mut duties = Duties::default();
             let open = self.gather(&mut duties);
+            if is_planted(Bug::AnswerBeforeWrite) {
+                duties.barriers.drain(..).for_each(|(_, reply)| drop(reply.send(Ok(()))));
+            }
             let result = self.round(&duties);
             if duties.close.is_some() || !open {
                 let result = result.and_then(|()| self.end_all());
@@ -233,7 +239,10 @@ impl Committer {
         }
         // Whatever was given up in this round or before: the round is a success only if its
         // rows are durable elsewhere.
-        let mut result = self.replace_lost().and(committed);
+        let mut result = self.replace_lost().and(committed).map_err(|error| match error.kind() {
+            ErrorKind::NoSpace => error.with_remedy(ROWS_WAIT),
+            _ => error,
+        });
         if self.gate.is_poisoned() {
             self.gate.set_poisoned(std::mem::take(&mut self.pending));
             result = Err(poisoned());
@@ -256,7 +265,9 @@ impl Committer {
             match self.commit_group(key, &batches) {
                 Ok(()) => batches.iter().for_each(|batch| self.gate.release(batch.bytes)),
                 Err(error) => {
-                    self.pending.extend(batches);
+                    if !is_planted(Bug::DropOnFullDisk) {
+                        self.pending.extend(batches);
+                    }
                     failed = Some(error);
                 }
             }
@@ -344,6 +355,9 @@ impl Committer {
     /// `NoSpace`: the rows stay in memory, and it is tried again like a commit. `Poisoned`
     /// after any other: they can never be made durable.
     fn replace_lost(&mut self) -> Result<()> {
+        if is_planted(Bug::ForgetLostFile) {
+            self.lost.clear();
+        }
         while let Some((_, writer)) = self.lost.last() {
             match self.seal_elsewhere(writer) {
                 Ok(()) => drop(self.lost.pop()),
@@ -481,6 +495,8 @@ mod tests {
     use crate::snapshot::lister::Lister;
     use crate::store_files::identity::create_store;
     use crate::store_files::retention::RetentionRules;
+    use crate::sync::channel::bounded;
+    use crate::sync::thread;
     use crate::time::Timestamp;
 
     fn store() -> (SimFileSystem, StoreRoot) {
@@ -498,10 +514,10 @@ mod tests {
 
     fn start(root: &StoreRoot, gate: &Arc<Gate>, receiver: Receiver<Message>) -> Committing {
         let committer = Committer::new(root.clone(), Arc::clone(gate), receiver, Box::new(drop));
-        std::thread::spawn(move || committer.run())
+        thread::spawn(move || committer.run())
     }
 
-    type Committing = std::thread::JoinHandle<()>;
+    type Committing = thread::JoinHandle<()>;
 
     fn accept(gate: &Gate, slot: &SharedSlot, number: i64) -> Result<()> {
         let row = TaskMetric {
@@ -517,7 +533,7 @@ mod tests {
     }
 
     fn send_close(gate: &Gate, closing: u64) -> Receiver<Result<()>> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
+        let (reply, answer) = bounded(1);
         assert!(gate.send(Message::Close { closing, reply }).is_ok());
         answer
     }
@@ -545,9 +561,9 @@ mod tests {
         let thread = start(&root, &gate, receiver);
         // It has met the first message when it has committed what lay before it.
         while rows(&root) == 0 {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         gate.hand_over_all().unwrap();
         send_close(&gate, second).recv().unwrap().unwrap();
         thread.join().unwrap();
@@ -570,7 +586,7 @@ mod tests {
             gate.hand_over_all().unwrap();
             let answer = send_close(&gate, closing);
             if round % 2 == 0 {
-                std::thread::sleep(Duration::from_micros(5 * round));
+                thread::sleep(Duration::from_micros(5 * round));
             }
             let given_up = gate.give_up_close(closing);
             drop(answer);

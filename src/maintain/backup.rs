@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::id::{FileKind, Id};
-use crate::fs::{EntryKind, FileSystem, read_whole};
+use crate::fs::{EntryKind, FileSystem, read_whole, sync_name};
 use crate::maintain::reconcile::{Books, facts_of};
 use crate::report::BackupReport;
 use crate::schema::Table;
@@ -92,10 +92,10 @@ fn is_inside(root: &StoreRoot, to: &Path) -> bool {
 fn prepare(root: &StoreRoot, to: &Path) -> Result<()> {
     let fs = root.fs.as_ref();
     match fs.create_private_dir(to) {
-        Ok(()) => return to.parent().map_or(Ok(()), |parent| fs.sync_dir(named(parent))),
-        Err(error) if error.is_already_there() => {}
-        Err(error) => return Err(error),
+        Err(error) if !error.is_already_there() => return Err(error),
+        _ => {}
     }
+    sync_name(fs, to)?;
     if fs.list(to)?.iter().all(|entry| backup_mark::is_begun(&entry.name)) {
         return Ok(());
     }
@@ -109,11 +109,6 @@ fn prepare(root: &StoreRoot, to: &Path) -> Result<()> {
         Some(_) => refuse("the backup of another store"),
         None => refuse("not a backup, or one that was opened for writing, and not empty"),
     }
-}
-
-/// The directory of a name that has none before it is the current one.
-fn named(parent: &Path) -> &Path {
-    if parent == Path::new("") { Path::new(".") } else { parent }
 }
 
 /// `store.json` and `retention.json`, as far as they are sound: without them the headers say
@@ -208,7 +203,7 @@ fn copy_segment(
 
 /// Copies the first bytes of a file; durable but for the name, which the copy has only when
 /// its bytes are: a length says nothing about them.
-fn copy(fs: &dyn FileSystem, from: &Path, to: &Path, len: u64) -> Result<()> {
+pub(super) fn copy(fs: &dyn FileSystem, from: &Path, to: &Path, len: u64) -> Result<()> {
     let mut aside = to.as_os_str().to_owned();
     aside.push(ASIDE);
     let aside = Path::new(&aside);
@@ -278,14 +273,15 @@ fn copy_catalog(
     let (mut copy, _) = catalog::open_writer(fs, to, &root.id)?;
     let facts: Vec<_> = files.iter().filter_map(facts_of).collect();
     let lost: BTreeSet<Id> = books.missing.iter().map(|missing| missing.uuid).collect();
-    let found = copy.reconcile(&facts, &rules)?;
+    // Until it is marked as whole, a power cut may take anything.
+    let found = copy.reconcile(&facts, &rules, &|_| Ok(()))?;
     let only_here: Vec<Id> =
         found.missing.iter().map(|it| it.uuid).filter(|uuid| !lost.contains(uuid)).collect();
     copy.forget_missing(&only_here)?;
     Ok(())
 }
 
-fn remove(fs: &dyn FileSystem, path: &Path) -> Result<()> {
+pub(super) fn remove(fs: &dyn FileSystem, path: &Path) -> Result<()> {
     match fs.remove(path) {
         Err(error) if error.is_not_found() => Ok(()),
         done => done,

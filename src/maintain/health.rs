@@ -20,7 +20,8 @@ const JOBS: usize = 20;
 pub(crate) fn health(root: &StoreRoot, lister: &Lister) -> Result<Health> {
     let StoreStats { tables, replaced_bytes, damaged_files, .. } = super::stats(lister)?;
     let last_pass = rules::current(root)?.rules.last_pass;
-    let catalog = open_reader(root.fs.as_ref(), &root.dir, &root.id);
+    let catalog =
+        lister.asks_catalog().then(|| open_reader(root.fs.as_ref(), &root.dir, &root.id)).flatten();
     let (jobs, missing) =
         catalog.map(|catalog| (catalog.jobs(usize::MAX), catalog.missing())).unwrap_or_default();
     let is_unsealed = |entry: &&TableStats| entry.kind == FileKind::Active.extension();

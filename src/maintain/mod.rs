@@ -1,5 +1,5 @@
-//! Background work: seal, merge, expire, sweep, reconcile, verify, back up; the rules of
-//! retention.
+//! Background work: seal, merge, expire, sweep, reconcile, verify, repair, back up; the
+//! rules of retention.
 //!
 //! Each job writes new files that name what they replace, and unlinks what has been
 //! replaced for longer than the grace. A crash between any two steps leaves extra files,
@@ -13,7 +13,9 @@ pub(crate) mod expire;
 pub(crate) mod health;
 pub(crate) mod merge;
 pub(crate) mod pass;
+mod quarantine;
 pub(crate) mod reconcile;
+pub(crate) mod repair;
 pub(crate) mod rules;
 pub(crate) mod scheduler;
 pub(crate) mod sealer;
@@ -39,6 +41,7 @@ use crate::segment::tombstone::Tombstone;
 use crate::snapshot::lister::{Content, FileFacts, Lister};
 use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
 use crate::store_files::{generation, reserve, txn};
+use crate::sync::thread;
 use crate::time::Timestamp;
 
 /// How long a wait for the maintenance lock sleeps between two tries.
@@ -119,7 +122,7 @@ pub(crate) fn wait_for_lock(root: &StoreRoot, patience: Duration) -> Result<Main
         if let Some(lock) = try_maintenance_lock(root.fs.as_ref(), &root.dir)? {
             return Ok(lock);
         }
-        std::thread::sleep(LOCK_EVERY);
+        thread::sleep(LOCK_EVERY);
     }
     Err(Error::new(ErrorKind::Locked, "another process is doing maintenance on the store")
         .with_path(&root.dir)

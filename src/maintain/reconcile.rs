@@ -3,7 +3,7 @@
 //! Owns `Books`: the catalog in the hands of the holder of the maintenance lock. Nothing
 //! that a reader needs lives only there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use crate::format::id::Id;
 use crate::fs::FileSystem;
 use crate::report::CatalogReport;
 use crate::segment::Segment;
-use crate::segment::files::{FileName, StoreRoot};
+use crate::segment::files::{FileName, StoreRoot, partition_dir};
 use crate::segment::tombstone::Tombstone;
 use crate::snapshot::lister::{Content, FileFacts, Lister};
 use crate::store_files::maintenance::{MaintenanceLock, try_maintenance_lock};
 use crate::store_files::retention::{self, RetentionRules, RulesSource};
+use crate::store_files::txn;
 use crate::time::Timestamp;
 
 /// A job that is about to begin.
@@ -160,7 +161,7 @@ impl Books {
         let listed = lister.files()?;
         let counts = |facts: &&FileFacts| facts.is_committed || also.contains(&facts.name.uuid);
         let files: Vec<SegmentFacts> = listed.iter().filter(counts).filter_map(facts_of).collect();
-        let found = self.catalog.reconcile(&files, &rules)?;
+        let found = self.catalog.reconcile(&files, &rules, &|new| make_durable(root, new))?;
         for missing in &found.missing {
             let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
             let orphaned = kept.and_then(orphan_note);
@@ -214,6 +215,25 @@ pub(crate) struct Counted {
     pub(crate) segments: u64,
     /// Rows in them, those of replaced files included.
     pub(crate) rows: u64,
+}
+
+/// Syncs the directories of files that are new to the catalog. Whoever made them may not have
+/// got that far yet; the catalog's own sync would come first, and after a power cut it would
+/// miss a file that was never durable.
+fn make_durable(root: &StoreRoot, new: &[&SegmentFacts]) -> Result<()> {
+    let fs = root.fs.as_ref();
+    let places: BTreeSet<_> = new.iter().map(|facts| (facts.table, facts.partition)).collect();
+    for (table, partition) in places {
+        fs.sync_dir(&partition_dir(&root.dir, table, partition))?;
+    }
+    if new.iter().any(|facts| facts.txn.is_some()) {
+        match fs.sync_dir(&root.dir.join(txn::DIR)) {
+            // With all records of imports: files of theirs are kept as they are.
+            Err(error) if error.is_not_found() => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 fn missing_note(missing: &MissingSegment) -> String {

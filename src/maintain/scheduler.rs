@@ -9,8 +9,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use crate::config::MaintenanceRequest;
 use crate::error::Result;
 use crate::maintain::pass::{self, Pass};
@@ -19,6 +17,7 @@ use crate::report::{MaintenanceReport, MaintenanceStatus};
 use crate::segment::files::StoreRoot;
 use crate::snapshot::lister::Lister;
 use crate::store_files::maintenance::try_maintenance_lock;
+use crate::sync::channel::{Receiver, RecvTimeoutError};
 
 /// The first look comes this long after opening, so that processes that live shorter than
 /// that leave the work to others.

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-
 use crate::error::Result;
 use crate::segment::active::ActiveWriter;
 use crate::segment::files::StoreRoot;
 use crate::store_files::generation;
+use crate::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

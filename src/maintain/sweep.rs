@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::format::id::{FileKind, Id};
 use crate::fs::EntryKind;
 use crate::maintain::reconcile::Books;
+use crate::planted::{Bug, is_planted};
 use crate::schema::Table;
 use crate::segment::files::{StoreRoot, partition_dir, partitions};
 use crate::snapshot::lister::{FileFacts, Lister};
@@ -58,7 +59,7 @@ pub(crate) fn sweep(
         let replaces = facts.header.as_ref().map_or(&[][..], |header| &header.replaces);
         // A file goes only after all that it replaces.
         if may_go(root, facts, &files, books, grace)?
-            && !replaces.iter().any(|uuid| there.contains(uuid))
+            && (is_planted(Bug::LetDeadReturn) || !replaces.iter().any(|uuid| there.contains(uuid)))
         {
             going.push(facts);
         }
@@ -66,7 +67,9 @@ pub(crate) fn sweep(
     let dirs: BTreeSet<_> = going.iter().filter_map(|facts| facts.path.parent()).collect();
     // What replaces them must be durable under its name, and so must be the absence of what
     // they replace, else the dead would return.
-    dirs.iter().try_for_each(|dir| root.fs.sync_dir(dir))?;
+    if !is_planted(Bug::DeleteBeforeDurable) {
+        dirs.iter().try_for_each(|dir| root.fs.sync_dir(dir))?;
+    }
     books.delete(root, "replaced, or of an import that was not committed", &going, || {
         for facts in &going {
             match root.fs.remove(&facts.path) {

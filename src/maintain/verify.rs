@@ -1,86 +1,152 @@
 //! Verifying: every checksum of every file, and on demand every summary.
+//!
+//! Owns what is wrong with each file: which block, column, rows and range of time. It goes by
+//! the files alone: a header or a footer that the catalog remembers is read all the same.
 
-use crate::catalog::open_reader;
+use std::collections::HashSet;
+
+use crate::catalog::{self, ReaderCatalog, open_reader};
 use crate::error::Result;
+use crate::format::id::{FileKind, Id};
 use crate::maintain::reconcile::orphan_note;
-use crate::report::VerifyReport;
-use crate::segment::Segment;
+use crate::report::{VerifyProblem, VerifyReport};
 use crate::segment::files::StoreRoot;
+use crate::segment::tombstone::Tombstone;
+use crate::segment::{Segment, SegmentDamage};
+use crate::snapshot::FileDamage;
 use crate::snapshot::lister::{Content, FileFacts, Lister};
-use crate::store_files::{identity, retention, txn};
+use crate::store_files::{alerts, identity, maintenance, retention, txn};
+use crate::time::{TimeRange, Timestamp};
 
 /// Checks every file of the store.
 ///
 /// # Errors
 ///
-/// `Io` when a directory cannot be read.
+/// `Io` when a directory or a file cannot be read.
 pub(crate) fn verify(root: &StoreRoot, lister: &Lister, deep: bool) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
-    if let Err(error) = identity::read_store_file(root.fs.as_ref(), &root.dir) {
-        report.add("store.json", error.to_string(), false);
+    small_files(root, &mut report)?;
+    // What the catalog remembers of headers and footers would hide damage to them.
+    let fresh = Lister::without_catalog(root.clone());
+    let catalog =
+        lister.asks_catalog().then(|| open_reader(root.fs.as_ref(), &root.dir, &root.id)).flatten();
+    let expected = || catalog.as_ref().map(ReaderCatalog::expected).unwrap_or_default();
+    // What came before the files were listed, and is still expected afterwards, should be there.
+    let before: HashSet<Id> = expected().into_iter().map(|file| file.uuid).collect();
+    let files = fresh.files()?;
+    if lister.asks_catalog()
+        && let Some(why) = catalog::damage(root.fs.as_ref(), &root.dir, &root.id)
+    {
+        report.add("catalog.sqlite", format!("{why}; it is made anew from the files"));
     }
-    if let Err(error) = retention::read_retention(root.fs.as_ref(), &root.dir) {
-        report.add("retention.json", format!("{error}; everything is kept"), false);
-    }
-    for (id, error) in txn::list_committed(root.fs.as_ref(), &root.dir)?.damaged {
-        report.add(&format!("txn/{id}"), error.to_string(), false);
-    }
-    let catalog = open_reader(root.fs.as_ref(), &root.dir, &root.id);
-    for facts in lister.files()? {
+    for facts in files {
         report.files += 1;
-        check(&facts, deep, &mut report);
-        let known = || catalog.as_ref().is_some_and(|it| it.was_committed(&facts.name.uuid));
+        // A replaced file has done its duty: damage to it loses nothing.
+        let matters = facts.counts();
+        if let Some(segment) = facts.segment() {
+            report.bytes += segment.bytes();
+            report.rows += if matters { segment.rows() } else { 0 };
+        }
+        for damage in damage_of(root, &facts, deep)? {
+            report.problems.push(problem(&facts, &damage, matters));
+        }
         // An import that is being undone loses its record first and its files then.
+        let known = || catalog.as_ref().is_some_and(|it| it.was_committed(&facts.name.uuid));
         if let Some(note) = orphan_note(&facts)
             && known()
             && root.fs.metadata(&facts.path).is_ok()
         {
-            report.add(&facts.relative(), note, true);
+            let segment = facts.segment();
+            let lost = SegmentDamage {
+                rows: segment.map(Segment::rows),
+                stamps: segment.and_then(Segment::stamps),
+                ..SegmentDamage::unknown(note)
+            };
+            report.problems.push(problem(&facts, &lost, true));
+        }
+    }
+    let mut missing = expected();
+    missing.retain(|file| before.contains(&file.uuid));
+    for gone in fresh.still_missing(&missing) {
+        // Orphans have been named beside their files.
+        let FileDamage { file, range, damage } = gone.damage;
+        if !gone.is_there {
+            report.problems.push(problem_of(&file, range, None, &damage, true));
         }
     }
     Ok(report)
 }
 
-fn check(facts: &FileFacts, deep: bool, report: &mut VerifyReport) {
-    let file = facts.relative();
-    // A replaced file has done its duty: damage to it loses nothing.
-    let matters = !facts.is_replaced && facts.is_committed;
-    if let Some(segment) = facts.segment() {
-        report.bytes += segment.bytes();
-        if matters {
-            report.rows += segment.rows();
+fn small_files(root: &StoreRoot, report: &mut VerifyReport) -> Result<()> {
+    let (fs, dir) = (root.fs.as_ref(), root.dir.as_path());
+    if let Err(error) = identity::read_store_file(fs, dir) {
+        report.add("store.json", error.to_string());
+    }
+    if let Err(error) = retention::read_retention(fs, dir) {
+        report.add("retention.json", format!("{error}; everything is kept"));
+    }
+    if let Err(error) = alerts::read(fs, dir) {
+        report.add("alerts.json", format!("{error}; alerts begin anew"));
+    }
+    if let Some(why) = maintenance::damaged_mark(fs, dir) {
+        report.add(maintenance::NAME, why.to_owned());
+    }
+    for (id, error) in txn::list_committed(fs, dir)?.damaged {
+        report.add(&format!("txn/{id}"), error.to_string());
+    }
+    Ok(())
+}
+
+/// What is wrong with a file.
+///
+/// # Errors
+///
+/// `Io` when it cannot be read.
+pub(super) fn damage_of(
+    root: &StoreRoot,
+    facts: &FileFacts,
+    deep: bool,
+) -> Result<Vec<SegmentDamage>> {
+    match &facts.content {
+        Content::Bad(damage) => Ok(vec![damage.damage.clone()]),
+        Content::Active(segment) => segment.verify(),
+        Content::Sealed(segment) => segment.verify(deep),
+        Content::Tombstone(_) => {
+            let problems = Tombstone::problems(root.fs.as_ref(), &facts.path)?;
+            Ok(problems.into_iter().map(SegmentDamage::harmless).collect())
         }
     }
-    match &facts.content {
-        Content::Tombstone(tombstone) if tombstone.is_whole() => {}
-        Content::Tombstone(_) => {
-            let what = "what the tombstone stands for cannot be read";
-            report.add(&file, what.to_owned(), false);
-        }
-        Content::Bad(damage) => report.add(&file, damage.damage.reason.clone(), matters),
-        Content::Active(segment) => {
-            for damage in segment.damage() {
-                let loses_rows = matters && damage.rows != Some(0);
-                report.add(&file, damage.reason, loses_rows);
-            }
-            for block in 0..segment.blocks().len() {
-                if let Err(error) = segment.batch(block) {
-                    report.add(&file, error.to_string(), matters);
-                }
-            }
-        }
-        Content::Sealed(segment) => {
-            let known = segment.damage();
-            let lost = known.iter().filter(|damage| damage.rows != Some(0)).count()
-                + (0..segment.blocks().len())
-                    .filter(|block| segment.batch(*block).is_err())
-                    .count();
-            match segment.verify(deep) {
-                Ok(problems) => problems.into_iter().for_each(|problem| {
-                    report.add(&file, problem, matters && lost > 0);
-                }),
-                Err(error) => report.add(&file, error.to_string(), matters),
-            }
-        }
+}
+
+fn problem(facts: &FileFacts, damage: &SegmentDamage, matters: bool) -> VerifyProblem {
+    problem_of(&facts.relative(), facts.partition.range(), Some(facts), damage, matters)
+}
+
+/// Damage as a person is told of it. Rows that may be anywhere may be in all of `range`.
+fn problem_of(
+    file: &str,
+    range: TimeRange,
+    facts: Option<&FileFacts>,
+    damage: &SegmentDamage,
+    matters: bool,
+) -> VerifyProblem {
+    let loses_rows = matters && damage.loses_rows();
+    let stamps = match damage.stamps {
+        None if loses_rows => Some((range.start, range.end - 1)),
+        stamps => stamps,
+    };
+    let columns = facts.map(|facts| facts.table.schema().columns);
+    let column = damage.column.and_then(|column| columns?.get(column));
+    let is_active = facts.is_some_and(|facts| facts.name.kind == FileKind::Active);
+    VerifyProblem {
+        file: file.to_owned(),
+        block: damage.block.filter(|_| !is_active),
+        frame: damage.block.filter(|_| is_active),
+        column: column.map(|column| column.name),
+        rows: if loses_rows { damage.rows } else { Some(0) },
+        from: stamps.map(|(min, _)| Timestamp::clamped(min)),
+        to: stamps.map(|(_, max)| Timestamp::clamped(max)),
+        message: damage.reason.clone(),
+        loses_rows,
     }
 }

@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use crate::query::filter::Cursor;
+use crate::query::filter::{Cursor, TopBy};
+use crate::row::Row;
 use crate::time::Timestamp;
 
 /// A number of a column: an integer stays one.
@@ -28,6 +29,20 @@ impl Value {
             Self::Wide(value) => value as f64,
             Self::Float(value) => value,
         }
+    }
+}
+
+impl Row {
+    /// The number of a measure, `duration_ms` and `tokens_used` of tasks, `value` of gauges.
+    pub fn number(&self, field: &str) -> Option<f64> {
+        let value = match (self, field) {
+            (Self::Task(row), "duration_ms") => row.duration_ms.map(Value::Int),
+            (Self::Task(row), "tokens_used") => row.tokens_used.map(Value::Int),
+            (Self::Agent(row), "value") => Some(Value::Float(row.value)),
+            (Self::Swarm(row), "value") => Some(Value::Float(row.value)),
+            _ => None,
+        };
+        value.map(Value::as_f64)
     }
 }
 
@@ -220,6 +235,27 @@ pub struct Aggregate {
     pub last: Option<Last>,
 }
 
+impl Aggregate {
+    /// One of its numbers by the name of its field; that of `last` is its value.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match name {
+            "rows" => Some(of_count(self.rows)),
+            "count" => Some(of_count(self.count)),
+            "nulls" => Some(of_count(self.nulls)),
+            "sum" => Some(self.sum.as_f64()),
+            "min" => self.min.map(Value::as_f64),
+            "max" => self.max.map(Value::as_f64),
+            "avg" => self.avg,
+            "last" => self.last.as_ref().map(|last| last.value.as_f64()),
+            _ => None,
+        }
+    }
+}
+
+fn of_count(count: u64) -> f64 {
+    Value::Wide(count.into()).as_f64()
+}
+
 /// The newest value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Last {
@@ -252,6 +288,18 @@ pub struct AgentSummary {
     pub avg_tokens_used: Option<f64>,
     /// Share that succeeded, 0 to 1.
     pub success_rate: f64,
+}
+
+impl AgentSummary {
+    /// The number that agents are ordered by.
+    pub fn number(&self, by: TopBy) -> Option<f64> {
+        match by {
+            TopBy::TaskCount => Some(of_count(self.task_count)),
+            TopBy::AvgDurationMs => self.avg_duration_ms,
+            TopBy::AvgTokensUsed => self.avg_tokens_used,
+            TopBy::SuccessRate => Some(self.success_rate),
+        }
+    }
 }
 
 /// A task, in the list of the slowest.
@@ -296,4 +344,22 @@ pub struct Summary {
     /// are exact.
     #[serde(skip_serializing_if = "is_zero")]
     pub rank_error: f64,
+}
+
+impl Summary {
+    /// One of its nine numbers by the name of its field.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match name {
+            "total_tasks" => Some(of_count(self.total_tasks)),
+            "successful_tasks" => Some(of_count(self.successful_tasks)),
+            "success_rate" => self.success_rate,
+            "avg_duration_ms" => self.avg_duration_ms,
+            "p95_duration_ms" => self.p95_duration_ms.map(Value::as_f64),
+            "p99_duration_ms" => self.p99_duration_ms.map(Value::as_f64),
+            "avg_tokens_per_task" => self.avg_tokens_per_task,
+            "total_tokens_used" => Some(self.total_tokens_used.as_f64()),
+            "unique_agents" => Some(of_count(self.unique_agents)),
+            _ => None,
+        }
+    }
 }

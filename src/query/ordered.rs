@@ -245,24 +245,36 @@ impl Ordered {
         }
         let cuts = self.cuts(&inside, range);
         let mut pieces = Vec::new();
-        let mut start = range.start;
-        let mut end = range.start;
+        let (mut start, mut end) = (range.start, range.start);
+        // What the blocks take that have rows between the two. There may be a block for every
+        // few rows: each is added once, and asked again only where a piece begins.
+        let (mut taken, mut begun) = (0u64, 0);
         for cut in cuts.into_iter().chain([range.end]) {
-            let wider = TimeRange { start, end: cut };
-            if end > start && self.known_bytes(&inside, wider) > most {
-                pieces.push(self.judged(&inside, TimeRange { start, end }, range));
-                start = end;
+            let before = begun;
+            let mut more = 0;
+            while let Some(block) = inside.get(begun).map(|block| &self.blocks[*block])
+                && block.min < cut
+            {
+                more += block.bytes.unwrap_or(0);
+                begun += 1;
             }
-            end = cut;
+            if end > start && taken + more > most {
+                pieces.push(self.judged(taken, TimeRange { start, end }, range));
+                start = end;
+                let known = inside.iter().take(before).map(|block| &self.blocks[*block]);
+                taken = known.filter(|block| block.max >= start).filter_map(|b| b.bytes).sum();
+            }
+            (taken, end) = (taken + more, cut);
         }
-        pieces.push(self.judged(&inside, TimeRange { start, end }, range));
+        pieces.push(self.judged(taken, TimeRange { start, end }, range));
         self.queue(pieces);
         Ok(())
     }
 
-    /// Whether a piece of a range can be read, divided further, or only counted out.
-    fn judged(&self, inside: &[usize], piece: TimeRange, whole: TimeRange) -> Piece {
-        if self.known_bytes(inside, piece) <= self.window_bytes {
+    /// Whether a piece of a range, whose blocks take so much, can be read, divided further, or
+    /// only counted out.
+    fn judged(&self, taken: u64, piece: TimeRange, whole: TimeRange) -> Piece {
+        if taken <= self.window_bytes {
             Piece::Window(piece)
         } else if piece == whole {
             Piece::Crowd(piece)
@@ -288,12 +300,6 @@ impl Ordered {
             reached = reached.max(block.max);
         }
         cuts
-    }
-
-    /// What the blocks with rows in a range take, which was asked of each.
-    fn known_bytes(&self, inside: &[usize], range: TimeRange) -> u64 {
-        let blocks = inside.iter().map(|block| &self.blocks[*block]);
-        blocks.filter(|block| block.overlaps(range)).filter_map(|block| block.bytes).sum()
     }
 
     /// What all rows of a block take.

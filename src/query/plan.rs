@@ -604,6 +604,8 @@ pub(crate) struct Ledger {
     rollups_asked: bool,
     /// What became of what they stand for.
     pub(crate) tiers: TierNotes,
+    /// Why there is no answer: a file had been deleted before it was opened.
+    gone: Option<Error>,
 }
 
 impl Ledger {
@@ -620,6 +622,7 @@ impl Ledger {
             rollups: Rc::default(),
             rollups_asked: false,
             tiers: TierNotes::default(),
+            gone: None,
         };
         let range = question.range;
         let mut days = Vec::new();
@@ -657,9 +660,7 @@ impl Ledger {
             }
             // Nothing but its summaries is in it: unreadable, all of it is.
             if segment.summaries(Depth::Hours).is_none() {
-                for damage in segment.damage() {
-                    self.note_known(question.range, &segment.file(), day, &damage);
-                }
+                self.note_rollup(question.range, segment.as_ref());
                 continue;
             }
             match Source::new(question, index, segment) {
@@ -677,6 +678,24 @@ impl Ledger {
     pub(crate) fn rollups(&mut self) -> Rc<[Source]> {
         self.rollups_asked = true;
         Rc::clone(&self.rollups)
+    }
+
+    /// Takes note of a rollup that cannot be read.
+    fn note_rollup(&mut self, range: TimeRange, rollup: &dyn Segment) {
+        let mut damage = rollup.damage();
+        match rollup.unread().filter(|_| damage.is_empty()) {
+            Some(error) if error.kind() == ErrorKind::SnapshotGone => self.gone = Some(error),
+            Some(error) => damage.push(SegmentDamage {
+                rows: Some(rollup.rows()),
+                stamps: rollup.stamps(),
+                ..SegmentDamage::unknown(error.to_string())
+            }),
+            None => {}
+        }
+        let day = rollup.partition().range();
+        for damage in &damage {
+            self.note_known(range, &rollup.file(), day, damage);
+        }
     }
 
     fn note_known(&mut self, range: TimeRange, file: &str, day: TimeRange, damage: &SegmentDamage) {
@@ -833,8 +852,11 @@ impl Ledger {
     ///
     /// `Corrupt` for a figure over damage unless the filter allows a partial one, and for
     /// anything over damage when it is strict; `Incomplete` when it is strict and rows are
-    /// missing for another reason.
+    /// missing for another reason; `SnapshotGone`.
     pub(crate) fn finish(mut self, filter: &Filter, shape: Shape) -> Result<(Coverage, Plan)> {
+        if let Some(gone) = self.gone {
+            return Err(gone);
+        }
         if !self.rollups_asked {
             let (rollups, range) = (Rc::clone(&self.rollups), self.range);
             rollups.iter().for_each(|source| self.rows_are_gone(source, range));

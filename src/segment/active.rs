@@ -22,12 +22,13 @@ use crate::format::id::{FileKind, Id};
 use crate::format::layout::{ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAMES_OFFSET};
 use crate::fs::{Bytes, File, FileSystem, lock_new, make_locked, read_exact_at};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_ROWS_MAX};
+use crate::planted::{Bug, is_planted};
 use crate::schema::Table;
 use crate::segment::files::{FileName, SegmentPlace, StoreRoot, seal_rows};
 use crate::segment::frames::{self, BlockReader, FramePlace};
 use crate::segment::seal::SealedFile;
 use crate::segment::{
-    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk,
+    BlockInfo, Depth, LastValue, Segment, SegmentDamage, SegmentKey, Summaries, UseChunk, reason_of,
 };
 use crate::time::Partition;
 
@@ -116,7 +117,9 @@ impl ActiveWriter {
             file.write_all_at(&bytes, 0)?;
             file.sync_data()?;
             fs.rename_new(&tmp, &path)?;
-            fs.sync_dir(&dir)?;
+            if !is_planted(Bug::SkipDirectorySync) {
+                fs.sync_dir(&dir)?;
+            }
             if fs.metadata(&path)?.inode != file.inode()? {
                 return Err(
                     Error::new(ErrorKind::Locked, "another file took its name").with_path(&path)
@@ -221,7 +224,8 @@ impl ActiveWriter {
                 seq += 1;
             }
             rows += batch.len() as u64;
-            let commit = Commit { rows_total: rows, durable_upto: self.durable };
+            let durable_upto = self.durable.filter(|_| !is_planted(Bug::LoseDurableMark));
+            let commit = Commit { rows_total: rows, durable_upto };
             let place = self.frame_place(FrameKind::Commit, seq, out.len(), (0, 0));
             frames::encode_plain_frame(&place, &commit.encode(), out)?;
             seq += 1;
@@ -256,6 +260,11 @@ impl ActiveWriter {
     }
 
     fn sync_file(&mut self) -> Result<()> {
+        if is_planted(Bug::AcknowledgeBeforeSync)
+            || is_planted(Bug::RetryFailedSync) && self.file.sync_data().is_err()
+        {
+            return Ok(());
+        }
         self.file.sync_data().inspect_err(|_| self.is_lost = true)
     }
 
@@ -293,6 +302,8 @@ impl ActiveWriter {
     /// As [`append`](Self::append) and [`sync`](Self::sync); [`is_lost`](Self::is_lost) tells
     /// which.
     pub(crate) fn finish(&mut self) -> Result<()> {
+        // END says that all before it was durable: none of it may come after END does.
+        self.sync()?;
         let mut out = Vec::new();
         let place = self.frame_place(FrameKind::End, self.next_seq, 0, (0, 0));
         frames::encode_plain_frame(&place, &[], &mut out)?;
@@ -397,9 +408,40 @@ pub(crate) struct ActiveSegment {
     stamps: Option<(i64, i64)>,
     bytes: Bytes,
     damage: Vec<SegmentDamage>,
+    problems: Vec<String>,
+    /// Whether the file may be anybody's.
+    is_untrusted: bool,
 }
 
 impl ActiveSegment {
+    /// Checks every frame again, and decodes it. Returns what is wrong.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when the file cannot be read.
+    pub(crate) fn verify(&self) -> Result<Vec<SegmentDamage>> {
+        let mut wrong: Vec<SegmentDamage> =
+            self.problems.iter().cloned().map(SegmentDamage::harmless).collect();
+        wrong.extend(self.damage.iter().cloned());
+        for (block, frame) in self.frames.iter().enumerate() {
+            for column in 0..self.table.schema().columns.len() {
+                let Err(error) = self.verify_chunk(block, column) else { continue };
+                if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) {
+                    return Err(error);
+                }
+                wrong.push(BadFrame::of(frame, Some(column), &error).damage(None));
+            }
+        }
+        Ok(wrong)
+    }
+
+    fn verify_chunk(&self, block: usize, column: usize) -> Result<()> {
+        let (reader, bytes) = self.chunk(block, column)?;
+        bytes.populate().map_err(|cause| Error::io("read", &self.path, cause))?;
+        reader.check(column, &bytes)?;
+        self.read(block, column).map(|_| ())
+    }
+
     /// All columns of one frame.
     pub(crate) fn batch(&self, block: usize) -> Result<Batch> {
         let schema = self.table.schema();
@@ -410,7 +452,8 @@ impl ActiveSegment {
 
     fn reader(&self, block: usize) -> Result<BlockReader> {
         let frame = &self.frames[block];
-        BlockReader::new(*frame, &self.bytes_at(frame.offset, frame.frame_bytes(), true)?)
+        let payload = self.bytes_at(frame.offset, frame.frame_bytes(), true)?;
+        BlockReader::of(*frame, &payload, self.is_untrusted)
     }
 
     /// Bytes of the file; those of a frame without its header if `payload`.
@@ -537,7 +580,44 @@ pub(crate) struct ActiveTail {
 enum Found {
     Frame(FrameHeader, Vec<u8>),
     Nothing,
-    Bad(String),
+    Bad(BadFrame),
+}
+
+/// A frame that cannot be used.
+#[derive(Clone, Debug)]
+struct BadFrame {
+    /// Its number, or that of the frame that should be there.
+    seq: u64,
+    reason: String,
+    /// The column, where one chunk alone is bad.
+    column: Option<usize>,
+    /// Rows, and their earliest and latest stamp, where its header can be read.
+    rows: Option<(u32, i64, i64)>,
+}
+
+impl BadFrame {
+    /// One of which not even the header can be used.
+    fn unknown(seq: u64, reason: impl Into<String>) -> Self {
+        Self { seq, reason: reason.into(), column: None, rows: None }
+    }
+
+    /// One whose header is good.
+    fn of(frame: &FrameHeader, column: Option<usize>, error: &Error) -> Self {
+        let is_rows = frame.kind == FrameKind::Rows;
+        let rows = is_rows.then_some((frame.rows, frame.min_ts, frame.max_ts));
+        Self { seq: frame.seq, reason: reason_of(error), column, rows }
+    }
+
+    /// As damage; `rows` where the header does not say how many there were.
+    fn damage(self, rows: Option<u64>) -> SegmentDamage {
+        SegmentDamage {
+            block: Some(self.seq),
+            column: self.column,
+            rows: self.rows.map(|(rows, ..)| rows.into()).or(rows),
+            stamps: self.rows.map(|(_, min, max)| (min, max)),
+            reason: self.reason,
+        }
+    }
 }
 
 impl ActiveTail {
@@ -552,6 +632,7 @@ impl ActiveTail {
         let read = file.read_at(&mut bytes, 0)?;
         bytes.truncate(read);
         let copies = Header::decode(&bytes).map_err(|error| error.with_path(path))?;
+        let problems = copies.problems();
         if read < FRAMES_OFFSET {
             // It had both headers when it got its name, so rows may be gone with the second.
             let message = "the file ends before its headers are whole";
@@ -577,6 +658,8 @@ impl ActiveTail {
             stamps: None,
             bytes: Bytes::from_vec(Vec::new()),
             damage: Vec::new(),
+            problems,
+            is_untrusted: false,
         };
         Ok(Self {
             file,
@@ -592,6 +675,12 @@ impl ActiveTail {
         })
     }
 
+    /// Takes the file for one that may be anybody's; before the first refresh.
+    pub(crate) fn distrust(mut self) -> Self {
+        Arc::make_mut(&mut self.view).is_untrusted = true;
+        self
+    }
+
     /// The file's header.
     pub(crate) fn header(&self) -> &Header {
         &self.header
@@ -605,7 +694,7 @@ impl ActiveTail {
     /// The torn tail that the last refresh met, if any. While the owner lives this may be
     /// a commit that is being written.
     pub(crate) fn torn(&self) -> Option<TornTail> {
-        self.torn
+        self.torn.filter(|_| !is_planted(Bug::SilentTornTail))
     }
 
     /// Takes in what was committed since (spec 3.4). `copied`: keep the bytes in memory, do
@@ -618,13 +707,24 @@ impl ActiveTail {
         if self.ended {
             return Ok(());
         }
+        let before = (self.end, self.next_seq, self.durable, self.searched);
+        let done = self.walk(copied);
+        if done.is_err() {
+            // What was walked over is in no view yet: it is walked over again.
+            (self.end, self.next_seq, self.durable, self.searched) = before;
+            self.ended = false;
+        }
+        done
+    }
+
+    fn walk(&mut self, copied: bool) -> Result<()> {
         let len = self.file.len()?;
         let first = !std::mem::replace(&mut self.searched, true);
         let mut walk = Walk { at: self.end, seq: self.next_seq, ..Walk::default() };
         let mut news = News::default();
         self.torn = None;
         loop {
-            let reason = match self.found(walk.at, walk.seq, len)? {
+            let bad = match self.found(walk.at, walk.seq, len)? {
                 Found::Frame(header, payload) => {
                     if self.take(&mut walk, &mut news, &header, &payload) {
                         break;
@@ -633,17 +733,23 @@ impl ActiveTail {
                 }
                 // Nothing written yet, or a write that was lost: what follows tells. Later
                 // refreshes go on from an end that was verified, and need not search.
-                Found::Nothing if first && self.is_used_after(walk.at, len)? => {
-                    "no frame was written here".to_owned()
-                }
+                Found::Nothing if first && self.is_used_after(walk.at, len)? => BadFrame::unknown(
+                    walk.seq,
+                    format!("at byte {}: no frame was written", walk.at),
+                ),
                 Found::Nothing => break,
-                Found::Bad(reason) => reason,
+                Found::Bad(bad) => bad,
             };
             match self.resync(&mut walk, len)? {
                 // The frame may have been half written when it was looked at.
                 Some(_) if matches!(self.look(walk.at, walk.seq, len)?, Found::Frame(..)) => {}
                 Some((offset, seq)) => {
-                    news.bad.push((walk.seq, reason));
+                    let alone = bad.rows.is_none() || seq <= walk.seq + 1;
+                    news.bad.push(bad);
+                    if !alone {
+                        let reason = format!("no whole frame before frame {seq}");
+                        news.bad.push(BadFrame::unknown(walk.seq + 1, reason));
+                    }
                     (walk.at, walk.seq) = (offset, seq);
                 }
                 None => {
@@ -687,7 +793,7 @@ impl ActiveTail {
                 (news.end, self.end, self.next_seq) = (walk.at, walk.at, walk.seq);
                 self.ended = true;
             }
-            _ => news.bad.push((header.seq, "a frame of a sealed segment".to_owned())),
+            _ => news.bad.push(BadFrame::unknown(header.seq, "a frame of a sealed segment")),
         }
         self.ended
     }
@@ -721,16 +827,18 @@ impl ActiveTail {
             .rows_total
             .map_or(0, |total| total.saturating_sub(first_row).saturating_sub(self.rows_lost));
         self.rows_lost += lost;
+        // Those that no header speaks of were in the first frame without one, or after it.
+        let known = news.bad.iter().filter_map(|bad| bad.rows);
+        let known = known.fold(0, |sum: u64, (rows, ..)| sum.saturating_add(rows.into()));
+        let mut rest = lost.saturating_sub(known);
         let uncounted = news.is_damaged_after_commit();
         let last = news.bad.len().saturating_sub(1);
-        for (index, (seq, reason)) in news.bad.into_iter().enumerate() {
-            let rows = match index {
-                // No COMMIT after it says how many rows there were.
-                _ if index == last && uncounted => None,
-                0 => Some(lost),
-                _ => Some(0),
-            };
-            view.damage.push(SegmentDamage { block: Some(seq), rows, stamps: None, reason });
+        for (index, bad) in news.bad.into_iter().enumerate() {
+            // Without a COMMIT after it nothing says how many rows there were.
+            let counted = index != last || !uncounted;
+            let is_known = bad.rows.is_some();
+            view.damage.push(bad.damage(counted.then_some(rest)));
+            rest = if is_known { rest } else { 0 };
         }
         Ok(())
     }
@@ -754,40 +862,57 @@ impl ActiveTail {
         }
         let header = match FrameHeader::decode(&bytes, &self.header.uuid, at) {
             Ok(header) => header,
-            Err(error) => return Ok(Found::Bad(error.message().to_owned())),
+            Err(error) => {
+                let reason = reason_of(&error.with_offset(at));
+                return Ok(Found::Bad(BadFrame::unknown(seq, reason)));
+            }
         };
-        if header.seq != seq {
-            return Ok(Found::Bad(format!("frame {}, expected frame {seq}", header.seq)));
+        if header.seq != seq && !is_planted(Bug::AcceptMisplacedFrame) {
+            let reason = format!("at byte {at}: frame {}, expected frame {seq}", header.seq);
+            return Ok(Found::Bad(BadFrame::unknown(seq, reason)));
         }
         if header.end() > len {
-            return Ok(Found::Bad("the frame reaches past the end of the file".to_owned()));
+            let error = Error::corrupt("3.1", "the frame reaches past the end of the file");
+            return Ok(Found::Bad(BadFrame::of(&header, None, &error.with_offset(at))));
+        }
+        if self.view.is_untrusted
+            && let Err(error) = frames::check_untrusted(&header)
+        {
+            return Ok(Found::Bad(BadFrame::of(&header, None, &error)));
         }
         let mut payload = vec![0; header.padded_len()];
         read_exact_at(self.file.as_ref(), &mut payload, at + FRAME_HEADER_BYTES as u64)?;
-        if let Err(error) = self.check(&header, &payload) {
-            return Ok(Found::Bad(error.message().to_owned()));
+        if let Err((column, error)) = self.check(&header, &payload)
+            && !is_planted(Bug::TrustFileLength)
+        {
+            let error = error.with_offset(at);
+            return Ok(Found::Bad(BadFrame::of(&header, column, &error)));
         }
         payload.truncate(header.payload_len as usize);
         Ok(Found::Frame(header, payload))
     }
 
-    fn check(&self, header: &FrameHeader, padded: &[u8]) -> Result<()> {
+    /// Checks a frame; the error says which column is bad where it is one.
+    fn check(&self, header: &FrameHeader, padded: &[u8]) -> Result<(), (Option<usize>, Error)> {
+        let whole = |error| (None, error);
         match header.kind {
             FrameKind::Rows => {}
             FrameKind::Commit => {
-                return Commit::decode(header.whole_payload(padded)?, header.seq).map(|_| ());
+                let payload = header.whole_payload(padded).map_err(whole)?;
+                return Commit::decode(payload, header.seq).map(|_| ()).map_err(whole);
             }
-            _ => return header.whole_payload(padded).map(|_| ()),
+            _ => return header.whole_payload(padded).map(|_| ()).map_err(whole),
         }
-        let directory = BlockDirectory::read(header, padded)?;
+        let directory = BlockDirectory::read(header, padded).map_err(whole)?;
         if directory.chunks.len() != self.view.table.schema().columns.len() {
-            return Err(Error::corrupt("4.1", "the directory does not fit the table"));
+            return Err(whole(Error::corrupt("4.1", "the directory does not fit the table")));
         }
         for column in 0..directory.chunks.len() {
-            directory.check_chunk(header, padded, column)?;
+            let checked = directory.check_chunk(header, padded, column);
+            checked.map_err(|error| (Some(column), error))?;
         }
         if !self.view.partition.range().covers(header.min_ts, header.max_ts) {
-            return Err(Error::corrupt("3.1", "rows outside the partition"));
+            return Err(whole(Error::corrupt("3.1", "rows outside the partition")));
         }
         Ok(())
     }
@@ -925,7 +1050,7 @@ struct Walk {
 #[derive(Default)]
 struct News {
     frames: Vec<FrameHeader>,
-    bad: Vec<(u64, String)>,
+    bad: Vec<BadFrame>,
     rows_total: Option<u64>,
     commit_seq: Option<u64>,
     end: u64,
@@ -934,7 +1059,7 @@ struct News {
 impl News {
     /// Whether something is bad that no COMMIT followed.
     fn is_damaged_after_commit(&self) -> bool {
-        self.bad.last().is_some_and(|(seq, _)| Some(*seq) > self.commit_seq)
+        self.bad.last().is_some_and(|bad| Some(bad.seq) > self.commit_seq)
     }
 
     fn is_empty(&self) -> bool {
@@ -950,8 +1075,8 @@ mod tests {
 
     const ROWS: usize = 50;
 
-    /// An active segment of three batches, each made durable before the next.
-    fn three_batches() -> (SimFileSystem, PathBuf) {
+    /// A new active segment.
+    fn new_segment() -> (SimFileSystem, ActiveWriter) {
         let sim = SimFileSystem::new();
         let fs: Arc<dyn FileSystem> = Arc::new(sim.clone());
         let dir = PathBuf::from("/store");
@@ -962,8 +1087,13 @@ mod tests {
             table: Table::Task,
             partition: samples::day(),
         };
-        let mut writer =
-            ActiveWriter::create(&fs, &place, Id::from_bytes([2; 16]), 0, true).unwrap();
+        let writer = ActiveWriter::create(&fs, &place, Id::from_bytes([2; 16]), 0, true).unwrap();
+        (sim, writer)
+    }
+
+    /// An active segment of three batches, each made durable before the next.
+    fn three_batches() -> (SimFileSystem, PathBuf) {
+        let (sim, mut writer) = new_segment();
         for seed in 0..3 {
             writer.append(&[Arc::new(samples::tasks(ROWS, 3, seed))]).unwrap();
             writer.sync().unwrap();
@@ -1032,6 +1162,28 @@ mod tests {
             assert!(tail.view().damage().is_empty());
             assert_eq!(tail.torn().map(|torn| torn.offset), Some(tail.end));
         }
+    }
+
+    /// A roll wrote END behind commits that no sync had covered. A power cut could keep END and
+    /// lose a commit before it, which then read as damage that no repair could ever undo.
+    #[test]
+    fn a_crash_while_a_segment_ends_damages_nothing() {
+        let (sim, mut writer) = new_segment();
+        sim.sync_dir(Path::new("/")).unwrap();
+        for seed in 0..3 {
+            writer.append(&[Arc::new(samples::tasks(ROWS, 3, seed))]).unwrap();
+        }
+        let begun = sim.op_count();
+        writer.finish().unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for op in sim.change_points().into_iter().filter(|op| *op >= begun) {
+            for image in sim.images_after(op, 3, 60) {
+                let view = read(&image, writer.path()).view();
+                assert!(view.damage().is_empty(), "after {op}: {:?}", view.damage());
+                seen.insert(view.rows());
+            }
+        }
+        assert!(seen.len() > 2, "{seen:?}");
     }
 
     /// A COMMIT with a right checksum that vouches for itself breaks the rules.

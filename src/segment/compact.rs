@@ -16,10 +16,10 @@ use crate::error::Result;
 use crate::fs::{File, FileSystem, make_locked};
 use crate::limits::{DICTIONARY_BYTES_MAX, DICTIONARY_ENTRIES_MAX};
 use crate::schema::{ColumnType, Schema};
-use crate::segment::Segment;
 use crate::segment::order::{OrderedRows, dictionary_of};
 use crate::segment::seal::{SealSpec, SealedFile, SegmentWriter, Written, publish, sums};
 use crate::segment::sealed::SealedSegment;
+use crate::segment::{BlockInfo, Segment};
 use crate::time::MICROS_PER_HOUR;
 
 /// Writes the rows of all `inputs` as one file of the kind of `spec` in the partition's
@@ -34,8 +34,38 @@ pub(crate) fn compact(
     spec: &SealSpec<'_>,
     inputs: &[Arc<SealedSegment>],
 ) -> Result<SealedFile> {
+    let whole = |segment| Part { segment, blocks: (0..segment.blocks().len()).collect() };
+    compact_parts(fs, dir, spec, &inputs.iter().map(Arc::as_ref).map(whole).collect::<Vec<_>>())
+}
+
+/// Some blocks of a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Part<'a> {
+    /// The segment.
+    pub(crate) segment: &'a SealedSegment,
+    /// Numbers of the blocks, ascending.
+    pub(crate) blocks: Vec<usize>,
+}
+
+impl Part<'_> {
+    fn infos(&self) -> impl Iterator<Item = &BlockInfo> {
+        self.blocks.iter().filter_map(|block| self.segment.blocks().get(*block))
+    }
+}
+
+/// As [`compact`], of parts of segments: rows of other blocks are left out.
+///
+/// # Errors
+///
+/// As [`compact`], where one of these blocks is damaged.
+pub(crate) fn compact_parts(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    spec: &SealSpec<'_>,
+    inputs: &[Part<'_>],
+) -> Result<SealedFile> {
     let schema = spec.table.schema();
-    let rows: u64 = inputs.iter().map(|input| input.rows()).sum();
+    let rows: u64 = inputs.iter().flat_map(Part::infos).map(|block| u64::from(block.rows)).sum();
     let dictionaries = (0..schema.columns.len())
         .map(|column| merged_dictionary(schema, inputs, column, rows))
         .collect::<Result<Vec<_>>>()?;
@@ -63,7 +93,7 @@ pub(crate) fn compact(
 /// The sorted distinct texts of a dimension in all inputs, where they make a dictionary.
 fn merged_dictionary(
     schema: &Schema,
-    inputs: &[Arc<SealedSegment>],
+    inputs: &[Part<'_>],
     column: usize,
     rows: u64,
 ) -> Result<Option<Arc<Strings>>> {
@@ -72,12 +102,12 @@ fn merged_dictionary(
     }
     let mut texts = Texts::default();
     for input in inputs {
-        if let Some(dictionary) = input.dictionary(column)? {
+        if let Some(dictionary) = input.segment.dictionary(column)? {
             texts.add(&dictionary);
             continue;
         }
-        for block in 0..input.blocks().len() {
-            match input.read(block, column)?.values {
+        for block in &input.blocks {
+            match input.segment.read(*block, column)?.values {
                 Values::Text(strings) => texts.add(&strings),
                 Values::Coded { dictionary, .. } => texts.add(&dictionary),
                 _ => {}
@@ -120,8 +150,8 @@ impl Texts {
 
 /// Where the merge stands in one input.
 struct Cursor<'a> {
-    segment: &'a SealedSegment,
-    /// The block that is read next.
+    part: &'a Part<'a>,
+    /// Position in `part` of the block that is read next.
     block: usize,
     /// Rows of the block before that belong to later hours.
     pending: Option<Batch>,
@@ -132,7 +162,7 @@ impl Cursor<'_> {
     fn hour(&self) -> Option<i64> {
         let stamp = match &self.pending {
             Some(batch) => batch.timestamps().first().copied(),
-            None => self.segment.blocks().get(self.block).map(|block| block.min_ts),
+            None => self.part.infos().nth(self.block).map(|block| block.min_ts),
         };
         stamp.map(hour_of)
     }
@@ -140,7 +170,7 @@ impl Cursor<'_> {
     /// Rows that a part up to the hour `end`, itself not included, holds at most.
     fn rows_before(&self, end: i64) -> u64 {
         let pending = self.pending.as_ref().map_or(0, |batch| batch.len() as u64);
-        let blocks = self.segment.blocks().iter().skip(self.block);
+        let blocks = self.part.infos().skip(self.block);
         let inside = blocks.take_while(|block| hour_of(block.min_ts) < end);
         pending + inside.map(|block| u64::from(block.rows)).sum::<u64>()
     }
@@ -151,8 +181,10 @@ impl Cursor<'_> {
             let batch = match self.pending.take() {
                 Some(batch) => batch,
                 None => {
-                    let batch = self.segment.batch(self.block)?;
+                    let Some(block) = self.part.blocks.get(self.block) else { return Ok(()) };
                     self.block += 1;
+                    let batch = self.part.segment.batch(*block)?;
+                    self.part.segment.check_order(*block, batch.timestamps())?;
                     batch
                 }
             };
@@ -179,8 +211,8 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(inputs: &'a [Arc<SealedSegment>], part_rows: usize) -> Self {
-        let cursor = |segment: &'a Arc<SealedSegment>| Cursor { segment, block: 0, pending: None };
+    fn new(inputs: &'a [Part<'a>], part_rows: usize) -> Self {
+        let cursor = |part: &'a Part<'a>| Cursor { part, block: 0, pending: None };
         Self { cursors: inputs.iter().map(cursor).collect(), part_rows: part_rows as u64 }
     }
 
@@ -260,14 +292,14 @@ mod tests {
         assert!(written.name.ends_with(".archive") && written.is_durable);
         assert_eq!(compacted.header().replaces, replaces);
         assert_eq!(rows(&compacted), rows(&whole));
-        assert_eq!(compacted.verify(true).unwrap(), Vec::<String>::new());
+        assert_eq!(compacted.verify(true).unwrap(), []);
         assert!(written.bytes < whole.bytes(), "{} of {}", written.bytes, whole.bytes());
         // An archive is compacted again with what came late.
         let late = seal(std::slice::from_ref(batch));
         let inputs = [compacted, late];
         let again = open(&fs, &compact(&fs, Path::new(DIR), &spec, &inputs).unwrap());
         assert_eq!(again.rows(), 2 * batch.len() as u64);
-        assert_eq!(again.verify(true).unwrap(), Vec::<String>::new());
+        assert_eq!(again.verify(true).unwrap(), []);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::format::id::{FileKind, Id};
 use crate::fs::{EntryKind, FileSystem};
 use crate::schema::Table;
-use crate::segment::compact::compact;
+use crate::segment::compact::{Part, compact, compact_parts};
 use crate::segment::seal::{SealSpec, SealedFile, seal};
 use crate::segment::sealed::SealedSegment;
 use crate::segment::{Segment, Tier, rollup};
@@ -75,15 +75,14 @@ impl SegmentPlace<'_> {
 /// Creates a directory whose parent is there, durably, unless it is there.
 pub(crate) fn ensure_dir(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
     match fs.metadata(dir) {
-        Ok(_) => return Ok(()),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
+        Err(error) if error.is_not_found() => match fs.create_dir(dir) {
+            Err(error) if !error.is_already_there() => return Err(error),
+            _ => {}
+        },
+        found => drop(found?),
     }
-    match fs.create_dir(dir) {
-        Err(error) if !error.is_already_there() => return Err(error),
-        // Whoever made it, it must be durable before a file in it is.
-        _ => {}
-    }
+    // Whoever made it may have been stopped before this, or have met an error here: it must be
+    // durable before a file in it is.
     dir.parent().map_or(Ok(()), |parent| fs.sync_dir(parent))
 }
 
@@ -170,20 +169,47 @@ pub(crate) fn seal_rows(
     txn: Option<Id>,
     batches: &[crate::column::Batch],
 ) -> Result<SealedFile> {
-    let spec = SealSpec {
-        store_id: root.id,
-        writer: root.writer,
-        txn,
-        table,
-        partition,
-        replaces,
-        created: root.now(),
-        kind: FileKind::Sealed,
-        effort: Effort::Seal,
-        block_rows: root.options.block_rows,
-        small_hour_rows: root.options.small_hour_rows,
-    };
+    let spec = SealSpec { txn, ..hot(root, table, partition, replaces) };
     seal(root.fs.as_ref(), &partition_dir(&root.dir, table, partition), &spec, batches)
+}
+
+/// Writes some blocks of a damaged segment or archive, which can be read, into a file of the
+/// same kind that replaces `replaces`.
+///
+/// # Errors
+///
+/// As [`compact`](crate::segment::compact::compact).
+pub(crate) fn salvage(
+    root: &StoreRoot,
+    segment: &SealedSegment,
+    blocks: Vec<usize>,
+    replaces: &[Id],
+) -> Result<SealedFile> {
+    let (table, partition) = (segment.table(), segment.partition());
+    let spec = match segment.header().kind {
+        FileKind::Archive => cold(root, table, partition, replaces, FileKind::Archive),
+        _ => hot(root, table, partition, replaces),
+    };
+    let dir = partition_dir(&root.dir, table, partition);
+    compact_parts(root.fs.as_ref(), &dir, &spec, &[Part { segment, blocks }])
+}
+
+/// Writes a rollup anew, of which all that is not stored twice can be read, into one that
+/// replaces `replaces`.
+///
+/// # Errors
+///
+/// As [`roll_up`].
+pub(crate) fn rewrite_rollup(
+    root: &StoreRoot,
+    rollup: &SealedSegment,
+    replaces: &[Id],
+) -> Result<SealedFile> {
+    let (table, partition, tier) = (rollup.table(), rollup.partition(), rollup.tier());
+    let spec = cold(root, table, partition, replaces, rollup.header().kind);
+    let rolled = rollup::merge(table.schema(), vec![rollup::roll_up(rollup, tier)?], tier);
+    let dir = partition_dir(&root.dir, table, partition);
+    rollup::write(root.fs.as_ref(), &dir, &spec, rolled, u64::MAX)
 }
 
 /// Compacts whole segments of one partition into an archive that replaces them.
@@ -232,6 +258,20 @@ pub(crate) fn roll_up(
 
 fn ids(inputs: &[Arc<SealedSegment>]) -> Vec<Id> {
     inputs.iter().map(|input| input.header().uuid).collect()
+}
+
+/// What is written of rows that are not archived.
+fn hot<'a>(
+    root: &StoreRoot,
+    table: Table,
+    partition: Partition,
+    replaces: &'a [Id],
+) -> SealSpec<'a> {
+    SealSpec {
+        effort: Effort::Seal,
+        small_hour_rows: root.options.small_hour_rows,
+        ..cold(root, table, partition, replaces, FileKind::Sealed)
+    }
 }
 
 /// What is written of a partition that is cold.

@@ -20,8 +20,11 @@ use crate::format::directory::{BlockDirectory, ChunkEntry, directory_bytes};
 use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::id::Id;
 use crate::format::layout::{
-    ACTIVE_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, SEALED_PAYLOAD_BYTES_MAX,
+    ACTIVE_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_ROWS_MAX, INDEX_ROWS_MAX,
+    SEALED_PAYLOAD_BYTES_MAX,
 };
+use crate::limits::UNTRUSTED_RATIO_MAX;
+use crate::planted::{Bug, is_planted};
 use crate::schema::ColumnType;
 use crate::sketch::zone::zone;
 
@@ -227,6 +230,30 @@ pub(crate) fn zone_of(column: &Column, scope: TextScope) -> Option<(i64, i64)> {
 pub(crate) struct BlockReader {
     frame: FrameHeader,
     directory: BlockDirectory,
+    /// Whether the file may be anybody's.
+    is_untrusted: bool,
+}
+
+/// Checks a frame of a file that may be anybody's: half of what a frame of its kind may have.
+///
+/// # Errors
+///
+/// `Corrupt` where it has more.
+pub(crate) fn check_untrusted(frame: &FrameHeader) -> Result<()> {
+    let bytes = match frame.kind {
+        FrameKind::Rows => ACTIVE_PAYLOAD_BYTES_MAX / 2,
+        _ => SEALED_PAYLOAD_BYTES_MAX / 2,
+    };
+    let rows = match frame.kind {
+        FrameKind::Index => INDEX_ROWS_MAX / 2,
+        _ => FRAME_ROWS_MAX / 2,
+    };
+    if frame.payload_len as usize <= bytes && frame.rows as usize <= rows {
+        return Ok(());
+    }
+    let (found, of) = (frame.payload_len, frame.rows);
+    let message = format!("{found} bytes and {of} rows, too much of a file that is not trusted");
+    Err(Error::corrupt("2.3", message).with_offset(frame.offset))
 }
 
 impl BlockReader {
@@ -238,7 +265,20 @@ impl BlockReader {
     /// `Torn` when the bytes end too soon; `Corrupt` when the checksum or a rule of
     /// spec 4.1 is broken.
     pub(crate) fn new(frame: FrameHeader, payload: &[u8]) -> Result<Self> {
-        Ok(Self { frame, directory: BlockDirectory::read(&frame, payload)? })
+        let directory = BlockDirectory::read(&frame, payload)?;
+        Ok(Self { frame, directory, is_untrusted: false })
+    }
+
+    /// As [`new`](Self::new), of a file that may be anybody's if `is_untrusted`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and where the frame is larger than one of such a file may be.
+    pub(crate) fn of(frame: FrameHeader, payload: &[u8], is_untrusted: bool) -> Result<Self> {
+        if is_untrusted {
+            check_untrusted(&frame)?;
+        }
+        Ok(Self { is_untrusted, ..Self::new(frame, payload)? })
     }
 
     /// Number of columns.
@@ -272,6 +312,7 @@ impl BlockReader {
         let number = u32::try_from(column).unwrap_or(u32::MAX);
         let computed = self.frame.seed().chunk(number, bytes);
         checksum::check("4.1", &format!("chunk of column {column}"), entry.crc, computed)
+            .or_else(|error| if is_planted(Bug::SkipChunkChecksum) { Ok(()) } else { Err(error) })
             .map_err(|error| self.at(column, error))
     }
 
@@ -301,6 +342,9 @@ impl BlockReader {
                 ),
             );
             return Err(self.at(column, error));
+        }
+        if self.is_untrusted {
+            chunk.check_ratio(UNTRUSTED_RATIO_MAX).map_err(|error| self.at(column, error))?;
         }
         Ok(chunk)
     }
@@ -338,6 +382,7 @@ impl BlockReader {
     }
 }
 
+#[cfg(test)]
 /// Checks and decodes a whole block; `payload` starts after the frame's header. There is
 /// one column for each of `kinds`, and codes refer to the dictionary at their place in
 /// `dictionaries`, or to the chunk's own.
@@ -351,24 +396,39 @@ pub(crate) fn parse_block(
     kinds: &[ColumnType],
     dictionaries: &[Option<Arc<Strings>>],
 ) -> Result<Vec<Column>> {
-    let reader = BlockReader::new(*frame, payload)?;
-    if reader.columns() != kinds.len() {
-        let error = Error::corrupt(
-            "4.1",
-            format!("block of {} columns, expected {}", reader.columns(), kinds.len()),
-        );
-        return Err(error.with_offset(frame.offset));
+    BlockReader::new(*frame, payload)?.decode_all(payload, kinds, dictionaries)
+}
+
+impl BlockReader {
+    /// Checks and decodes all columns, which are of these kinds.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when a checksum is wrong, or the bytes break the spec.
+    pub(crate) fn decode_all(
+        &self,
+        payload: &[u8],
+        kinds: &[ColumnType],
+        dictionaries: &[Option<Arc<Strings>>],
+    ) -> Result<Vec<Column>> {
+        if self.columns() != kinds.len() {
+            let error = Error::corrupt(
+                "4.1",
+                format!("block of {} columns, expected {}", self.columns(), kinds.len()),
+            );
+            return Err(error.with_offset(self.frame.offset));
+        }
+        kinds
+            .iter()
+            .enumerate()
+            .map(|(column, kind)| {
+                let bytes = self.directory.chunk(payload, column)?;
+                self.check(column, bytes)?;
+                let dictionary = dictionaries.get(column).and_then(Option::as_ref);
+                self.decode(column, bytes, *kind, dictionary)
+            })
+            .collect()
     }
-    kinds
-        .iter()
-        .enumerate()
-        .map(|(column, kind)| {
-            let bytes = reader.directory.chunk(payload, column)?;
-            reader.check(column, bytes)?;
-            let dictionary = dictionaries.get(column).and_then(Option::as_ref);
-            reader.decode(column, bytes, *kind, dictionary)
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -57,12 +57,40 @@ pub(crate) struct BlockInfo {
 pub(crate) struct SegmentDamage {
     /// Number of the block or frame.
     pub(crate) block: Option<u64>,
+    /// The column, where one alone is damaged.
+    pub(crate) column: Option<usize>,
     /// Rows lost, where known.
     pub(crate) rows: Option<u64>,
     /// Earliest and latest stamp of what is lost, where known.
     pub(crate) stamps: Option<(i64, i64)>,
     /// What is wrong.
     pub(crate) reason: String,
+}
+
+impl SegmentDamage {
+    /// Damage to something derived, or stored twice.
+    pub(crate) fn harmless(reason: String) -> Self {
+        Self { block: None, column: None, rows: Some(0), stamps: None, reason }
+    }
+
+    /// Damage that costs nobody knows how many rows.
+    pub(crate) fn unknown(reason: String) -> Self {
+        Self { block: None, column: None, rows: None, stamps: None, reason }
+    }
+
+    /// Whether rows are lost by it, or may be.
+    pub(crate) fn loses_rows(&self) -> bool {
+        self.rows != Some(0)
+    }
+}
+
+/// What is wrong with bytes, and where in their file; the file is named beside it.
+pub(crate) fn reason_of(error: &Error) -> String {
+    let section = error.section().map_or(String::new(), |it| format!(" (format-spec {it})"));
+    match error.offset() {
+        Some(offset) => format!("at byte {offset}: {}{section}", error.message()),
+        None => format!("{}{section}", error.message()),
+    }
 }
 
 /// What is done with a chunk while it is at hand: its header, all its bytes, and the
@@ -111,8 +139,8 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// `Corrupt` when its bytes are wrong, `Io` when they cannot be read, and those of
-    /// `each`.
+    /// `Corrupt` when its bytes are wrong, `Io` when they cannot be read, `SnapshotGone` when
+    /// the file had been deleted before it was opened, and those of `each`.
     fn with_chunk(&self, block: usize, column: usize, each: UseChunk<'_>) -> Result<()>;
     /// Reads a column chunk.
     ///
@@ -145,6 +173,18 @@ pub(crate) trait Segment: Send + Sync + fmt::Debug {
     fn newest(&self, measure: usize) -> Option<LastValue>;
     /// What is known to be unreadable.
     fn damage(&self) -> Vec<SegmentDamage>;
+    /// Why the system did not read something that it was asked for, which is no damage.
+    fn unread(&self) -> Option<Error> {
+        None
+    }
+    /// Opens the file, if that has not been done yet, so that deleting it does no harm.
+    ///
+    /// # Errors
+    ///
+    /// `SnapshotGone` when it has been deleted already; `Io`.
+    fn pin(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How much of the summaries is wanted: reading all of them takes longer than most
@@ -168,14 +208,18 @@ pub(crate) enum Depth {
 pub(crate) struct Loaded([OnceLock<Option<Arc<Summaries>>>; 5]);
 
 impl Loaded {
+    /// Those of the depth, if they are kept.
+    pub(crate) fn get(&self, depth: Depth) -> Option<&Option<Arc<Summaries>>> {
+        self.0.iter().skip(depth as usize).find_map(OnceLock::get)
+    }
+
     /// Those of the depth, or else what `load` gives, which is kept.
     pub(crate) fn get_or_load(
         &self,
         depth: Depth,
         load: impl FnOnce() -> Option<Arc<Summaries>>,
     ) -> Option<Arc<Summaries>> {
-        let kept = self.0.iter().skip(depth as usize).find_map(OnceLock::get);
-        kept.unwrap_or_else(|| self.0[depth as usize].get_or_init(load)).clone()
+        self.get(depth).unwrap_or_else(|| self.0[depth as usize].get_or_init(load)).clone()
     }
 }
 

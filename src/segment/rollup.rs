@@ -474,7 +474,7 @@ mod tests {
     use crate::config::ReadMode;
     use crate::encoding::Effort;
     use crate::format::order::float_from_key;
-    use crate::fs::sim::SimFileSystem;
+    use crate::fs::sim::{Fault, SimFileSystem};
     use crate::schema::Table;
     use crate::segment::samples::{gauges, pieces, tasks};
     use crate::segment::seal::seal;
@@ -588,7 +588,7 @@ mod tests {
         let stamps = batch.timestamps();
         let extremes = stamps.iter().min().copied().zip(stamps.iter().max().copied());
         assert_eq!(rollup.stamps(), extremes);
-        assert_eq!(rollup.verify(true).unwrap(), Vec::<String>::new());
+        assert_eq!(rollup.verify(true).unwrap(), []);
         let summaries = rollup.summaries(Depth::All).unwrap();
         let all = truth(batch, &[]);
         check_cell(&summaries.total, &all[&(vec![], None)]);
@@ -681,6 +681,36 @@ mod tests {
             match segment.summaries(Depth::All) {
                 Some(summaries) => assert!(is_same(&summaries, &good), "byte {at}"),
                 None => assert!(!segment.damage().is_empty(), "byte {at}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_of_a_rollup_that_failed_is_no_damage() {
+        let day = Day::new(Table::Task);
+        let rollup = day.roll_up(&[&day.seal(&tasks(600, 3, 1))], Tier::Hourly, u64::MAX);
+        let path = Path::new("/store").join(rollup.file());
+        let good = rollup.summaries(Depth::All).unwrap();
+        for depth in [Depth::Hours, Depth::Total, Depth::Digests, Depth::Keys, Depth::All] {
+            let mut call = 0;
+            loop {
+                let (mode, store) = (ReadMode::Copied, Path::new("/store"));
+                let segment = SealedSegment::open(&day.fs, store, &path, mode, None).unwrap();
+                let fired = day.fs.faults_fired();
+                day.fs.fail_at(call, Fault::IO, false);
+                let found = segment.summaries(depth);
+                day.fs.heal();
+                if day.fs.faults_fired() == fired {
+                    assert!(found.is_some() && call > 2, "{depth:?}, call {call}");
+                    break;
+                }
+                // The other copy of a dictionary may have been read.
+                let why = segment.unread().map(|error| error.kind());
+                assert!(found.is_some() || why == Some(ErrorKind::Io), "{depth:?}, call {call}");
+                assert_eq!(segment.damage(), [], "{depth:?}, call {call}");
+                let again = segment.summaries(Depth::All).unwrap();
+                assert!(is_same(&again, &good), "{depth:?}, call {call}");
+                call += 1;
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::format::id::{FileKind, Id};
 use crate::format::layout::{FRAME_HEADER_BYTES, TRAILER_BYTES};
 use crate::format::trailer::Trailer;
 use crate::fs::{File, FileSystem, lock_new, make_locked};
+use crate::planted::{Bug, is_planted};
 use crate::schema::{ColumnType, Schema, Table};
 use crate::segment::frames::{BlockFrame, FramePlace};
 use crate::segment::order::OrderedRows;
@@ -146,7 +147,8 @@ pub(super) fn publish(
     });
     match written {
         Ok(Written { bytes, rows, .. }) => {
-            let is_durable = (0..SYNC_ATTEMPTS).any(|_| fs.sync_dir(dir).is_ok());
+            let is_durable = is_planted(Bug::DeleteBeforeDurable)
+                || (0..SYNC_ATTEMPTS).any(|_| fs.sync_dir(dir).is_ok());
             Ok(SealedFile { uuid, name, bytes, rows, is_durable })
         }
         Err(error) => {
@@ -477,7 +479,9 @@ impl<'a> Writer<'a> {
         self.append(&trailer.encode())?;
         self.write_out()?;
         debug_assert_eq!(self.written, offset + footer_bytes + TRAILER_BYTES as u64);
-        self.file.sync_data()?;
+        if !is_planted(Bug::RenameUnsynced) {
+            self.file.sync_data()?;
+        }
         Ok(self.written)
     }
 }
@@ -506,7 +510,7 @@ fn read_back(fs: &dyn FileSystem, path: &Path, written: &Written) -> Result<Seal
     let segment = SealedSegment::open(fs, Path::new(""), path, ReadMode::Copied, None)?;
     let wrong = segment.verify(false)?;
     if let Some(first) = wrong.first() {
-        return bad(format!("read back after writing: {first}"));
+        return bad(format!("read back after writing: {}", first.reason));
     }
     let Written { bytes, rows, sums } = written;
     if segment.rows() != *rows || segment.bytes() != *bytes {
@@ -612,7 +616,7 @@ pub(crate) mod tests {
             assert_eq!(segment.file(), format!("day/{}", file.name));
             assert_eq!(sorted(all_rows(&segment)), sorted(rows_text(&batch.columns)));
             assert!(order_of(&segment).is_sorted());
-            assert_eq!(segment.verify(true).unwrap(), Vec::<String>::new());
+            assert_eq!(segment.verify(true).unwrap(), []);
             assert!(segment.damage().is_empty());
         }
     }
@@ -668,7 +672,9 @@ pub(crate) mod tests {
             assert!(open(&summary[..len]).is_err(), "{len} bytes");
         }
         fs.delete_file(&path).unwrap();
-        assert!(open(&summary).unwrap().read(0, 0).unwrap_err().is_not_found());
+        let late = open(&summary).unwrap();
+        assert_eq!(late.read(0, 0).unwrap_err().kind(), ErrorKind::SnapshotGone);
+        assert!(late.is_gone() && !first.is_gone());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::cursor::Cursor;
 use crate::format::footer::{Footer, FrameEntry};
 use crate::format::frame::{FrameHeader, FrameKind, IndexSection};
-use crate::format::header::{Header, HeaderCopies};
+use crate::format::header::Header;
 use crate::format::id::{FileKind, Id};
 use crate::format::layout::{
     ALIGNMENT, FILE_BYTES_MAX, FOOTER_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAMES_OFFSET,
@@ -26,15 +26,15 @@ use crate::format::layout::{
 use crate::format::trailer::Trailer;
 use crate::fs::{Bytes, File, FileSystem, read_exact_at};
 use crate::schema::{ColumnType, Schema, Table};
-use crate::segment::frames::{BlockReader, parse_block, zone_of};
+use crate::segment::frames::{BlockReader, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Grain, Summariser};
 use crate::segment::{
     BlockInfo, Depth, LastValue, Loaded, Segment, SegmentDamage, SegmentKey, Summaries, Tier,
-    UseChunk,
+    UseChunk, reason_of,
 };
 use crate::sketch::membership::Membership;
-use crate::time::Partition;
+use crate::time::{MICROS_PER_HOUR, Partition};
 
 /// Bytes looked through at a time for the next frame after a bad one.
 const SEARCH_BYTES: u64 = 1 << 20;
@@ -57,13 +57,14 @@ impl Source {
     fn open(fs: &dyn FileSystem, path: &Path, mode: ReadMode) -> Result<Self> {
         let file = fs.open(path)?;
         let len = file.len()?;
-        if len > FILE_BYTES_MAX {
+        let most = if mode == ReadMode::Untrusted { FILE_BYTES_MAX / 2 } else { FILE_BYTES_MAX };
+        if len > most {
             let error = Error::corrupt("2", format!("file of {len} bytes"));
             return Err(error.with_path(path));
         }
         let way = match mode {
             ReadMode::Mapped => Way::Mapped(file.map(len)?),
-            ReadMode::Copied => Way::Copied(file),
+            ReadMode::Copied | ReadMode::Untrusted => Way::Copied(file),
         };
         Ok(Self { path: path.to_path_buf(), len, way })
     }
@@ -152,6 +153,10 @@ pub(crate) struct SealedSegment {
     newest: OnceLock<Option<Vec<Option<LastValue>>>>,
     damage: Mutex<Vec<SegmentDamage>>,
     problems: Mutex<Vec<String>>,
+    /// Why the system did not read a part that is derived; it may next time.
+    unread: Mutex<Option<Error>>,
+    /// Whether it was not there any more when it was to be opened.
+    is_gone: AtomicBool,
 }
 
 impl SealedSegment {
@@ -171,25 +176,25 @@ impl SealedSegment {
     ) -> Result<Self> {
         let source = Source::open(fs, path, mode)?;
         let head = source.read(0..source.len.min(FRAMES_OFFSET as u64))?;
-        let HeaderCopies { header, bad } =
-            Header::decode(&head).map_err(|error| error.with_path(path))?;
+        let copies = Header::decode(&head).map_err(|error| error.with_path(path))?;
+        let problems = copies.problems();
+        let header = copies.header;
         let table = check_header(&header, path, expect).map_err(|error| error.with_path(path))?;
         let frames = match read_footer(&source, &header) {
             Ok(frames) => frames,
-            // Without its footer nobody knows what a rollup stands for.
-            Err(error)
-                if !is_rollup(header.kind)
-                    && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) =>
-            {
-                walk(&source, &header, table.schema(), &error)?
+            Err(error) if is_damage(&error) => {
+                let frames = walk(&source, &header, table.schema(), &error)?;
+                // Without its footer nobody knows what a rollup stands for.
+                if is_rollup(header.kind) && frames.rows.0 == 0 {
+                    return Err(error);
+                }
+                frames
             }
             Err(error) => return Err(error),
         };
         let len = source.len;
         let segment = Self::new(None, store_dir, path, mode, header, table, frames, len);
-        for (copy, _) in bad.iter().enumerate().filter(|(_, bad)| **bad) {
-            segment.problem(format!("header copy {copy} is damaged"));
-        }
+        problems.into_iter().for_each(|problem| segment.problem(problem));
         let _ = segment.source.set(source);
         Ok(segment)
     }
@@ -295,6 +300,8 @@ impl SealedSegment {
             newest: OnceLock::new(),
             damage: Mutex::new(frames.damage.clone()),
             problems: Mutex::new(Vec::new()),
+            unread: Mutex::default(),
+            is_gone: AtomicBool::new(false),
             frames,
             blocks,
         }
@@ -308,6 +315,16 @@ impl SealedSegment {
     /// Damage to what is derived or stored twice, which loses no row.
     pub(crate) fn problems(&self) -> Vec<String> {
         self.lock_problems().clone()
+    }
+
+    /// Takes note of a part that the system did not read.
+    fn not_read(&self, error: Error) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.at(error));
+    }
+
+    /// Whether the file was not there any more when something of it was asked for.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     fn lock_problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -328,7 +345,15 @@ impl SealedSegment {
         let Some(fs) = &self.fs else {
             return Err(Error::invalid("the segment was never opened").with_path(&self.path));
         };
-        let source = Source::open(&**fs, &self.path, self.mode)?;
+        let source = Source::open(&**fs, &self.path, self.mode).map_err(|error| {
+            if !error.is_not_found() {
+                return error;
+            }
+            self.is_gone.store(true, Ordering::Release);
+            Error::new(ErrorKind::SnapshotGone, "the file has been deleted since")
+                .with_path(&self.path)
+                .with_remedy("take a new snapshot")
+        })?;
         if source.len != self.len {
             let message = format!("file of {} bytes, expected {}", source.len, self.len);
             return Err(Error::corrupt("6", message).with_path(&self.path));
@@ -360,7 +385,11 @@ impl SealedSegment {
         let start = frame.offset + FRAME_HEADER_BYTES as u64;
         let payload = source.read(start..start + u64::from(frame.payload_len))?;
         source.populate(&payload)?;
-        parse_block(&frame, &payload, kinds, dictionaries)
+        self.block_reader(frame, &payload)?.decode_all(&payload, kinds, dictionaries)
+    }
+
+    fn block_reader(&self, frame: FrameHeader, payload: &[u8]) -> Result<BlockReader> {
+        BlockReader::of(frame, payload, self.mode == ReadMode::Untrusted)
     }
 
     fn at(&self, error: Error) -> Error {
@@ -376,7 +405,7 @@ impl SealedSegment {
         let source = self.source()?;
         let directory = source.read(start..start + u64::from(frame.directory_len))?;
         source.populate(&directory)?;
-        let reader = BlockReader::new(frame, &directory)?;
+        let reader = self.block_reader(frame, &directory)?;
         if reader.columns() != self.schema.columns.len() {
             let message = format!("block of {} columns", reader.columns());
             return Err(Error::corrupt("4.1", message).with_offset(frame.offset));
@@ -390,7 +419,7 @@ impl SealedSegment {
         let source = self.source()?;
         let bytes = source.read(reader.chunk_range(column)?)?;
         let checked = &self.checked[block * self.schema.columns.len() + column];
-        if self.mode == ReadMode::Copied || !checked.load(Ordering::Acquire) {
+        if self.mode != ReadMode::Mapped || !checked.load(Ordering::Acquire) {
             source.populate(&bytes)?;
             reader.check(column, &bytes)?;
             checked.store(true, Ordering::Release);
@@ -426,7 +455,9 @@ impl SealedSegment {
                     return Ok(self.dictionaries[column].get_or_init(|| loaded).clone());
                 }
                 Err(bad) => {
-                    self.problem(format!("a dictionary of column {column}: {bad}"));
+                    if is_damage(&bad) {
+                        self.problem(self.dictionary_problem(column, &bad));
+                    }
                     error.get_or_insert(bad);
                 }
             }
@@ -484,12 +515,13 @@ impl SealedSegment {
         sections::decode_rollup(&self.facts(entries), self.tier(), depth, &section)
     }
 
-    /// Takes note of a rollup that cannot be read.
+    /// Takes note of a rollup that is damaged.
     fn lost_rollup(&self, error: &Error) {
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         if damage.is_empty() {
             damage.push(SegmentDamage {
                 block: None,
+                column: None,
                 rows: Some(self.rows()),
                 stamps: self.stamps(),
                 reason: error.to_string(),
@@ -499,7 +531,7 @@ impl SealedSegment {
 
     /// Takes note of rows that cannot be read.
     fn lost(&self, block: usize, error: &Error) {
-        if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn) {
+        if !is_damage(error) {
             return;
         }
         let info = self.blocks[block];
@@ -508,6 +540,7 @@ impl SealedSegment {
         if damage.iter().all(|damage| damage.block != number) {
             damage.push(SegmentDamage {
                 block: number,
+                column: None,
                 rows: Some(info.rows.into()),
                 stamps: Some((info.min_ts, info.max_ts)),
                 reason: error.to_string(),
@@ -525,110 +558,273 @@ impl SealedSegment {
         Ok(Batch { schema: self.schema, columns: columns.collect::<Result<_>>()? })
     }
 
+    /// Checks that rows lie in the order of hours, within their block and the file: whoever
+    /// reads hour by hour relies on it.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when they do not (spec 6.3).
+    pub(crate) fn check_order(&self, block: usize, stamps: &[i64]) -> Result<()> {
+        let hour = |stamp: i64| stamp.div_euclid(MICROS_PER_HOUR);
+        let (info, before) = (self.blocks.get(block), self.blocks.get(block.wrapping_sub(1)));
+        let extremes = stamps.iter().copied().min().zip(stamps.iter().copied().max());
+        let problem = if extremes != info.map(|info| (info.min_ts, info.max_ts)) {
+            "the stamps are not those of the frame"
+        } else if !stamps.is_sorted_by_key(|stamp| hour(*stamp))
+            || before.zip(info).is_some_and(|(a, b)| hour(a.max_ts) > hour(b.min_ts))
+        {
+            "the rows are not in the order of hours"
+        } else {
+            return Ok(());
+        };
+        let file = self.path.as_path();
+        Err(Error::corrupt("6.3", format!("block {block}: {problem}")).with_path(file))
+    }
+
     /// The blocks in turn, each whole or as the error that keeps it from being read.
     pub(crate) fn batches(&self) -> impl Iterator<Item = Result<Batch>> + '_ {
         (0..self.blocks.len()).map(|block| self.batch(block))
     }
 
     /// Checks every checksum of the file; `deep` also decodes everything, builds what is
-    /// derived again and compares. Returns what is wrong, nothing when all is well.
+    /// derived again and compares. Returns what is wrong, nothing when all is well: blocks and
+    /// columns with the rows that are lost with them, and damage that costs no row.
     ///
     /// # Errors
     ///
     /// `Io` when the file cannot be read.
-    pub(crate) fn verify(&self, deep: bool) -> Result<Vec<String>> {
-        let mut wrong = self.problems();
-        wrong.extend(self.frames.damage.iter().map(|damage| damage.reason.clone()));
+    pub(crate) fn verify(&self, deep: bool) -> Result<Vec<SegmentDamage>> {
+        let mut wrong: Vec<SegmentDamage> =
+            self.problems().into_iter().map(SegmentDamage::harmless).collect();
+        wrong.extend(self.frames.damage.iter().cloned());
         for entry in &self.frames.frames {
-            if let Err(error) = self.verify_frame(entry) {
-                wrong.push(self.reason(error)?);
-            }
+            self.verify_frame(entry, &mut wrong)?;
         }
-        if deep && wrong.is_empty() {
+        self.verify_dictionaries(&mut wrong)?;
+        if deep {
             match self.stands_for {
                 // Nothing is left to compute it from again.
-                Some(_) => {
+                Some(_) if !wrong.iter().any(SegmentDamage::loses_rows) => {
                     if let Err(error) = self.load_rollup(Depth::All) {
-                        wrong.push(self.reason(error)?);
+                        let reason = only_damage(error)?;
+                        wrong.push(self.all_lost(None, reason));
                     }
                 }
+                Some(_) => {}
                 None => self.verify_rows(&mut wrong)?,
+            }
+        }
+        // Reading may have found more, or the same in the same words.
+        for problem in self.problems() {
+            if wrong.iter().all(|known| known.reason != problem) {
+                wrong.push(SegmentDamage::harmless(problem));
             }
         }
         Ok(wrong)
     }
 
-    /// The text of an error about the bytes; any other is passed on.
-    fn reason(&self, error: Error) -> Result<String> {
-        match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::Torn => Ok(self.at(error).to_string()),
-            _ => Err(error),
+    /// The blocks of which every column can be read.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when the file cannot be read.
+    pub(crate) fn readable_blocks(&self) -> Result<Vec<usize>> {
+        let mut readable = Vec::new();
+        for block in 0..self.blocks.len() {
+            match self.batch(block) {
+                Ok(_) => readable.push(block),
+                Err(error) => drop(only_damage(error)?),
+            }
+        }
+        Ok(readable)
+    }
+
+    /// Damage by which every row that the file has, or stands for, is lost.
+    fn all_lost(&self, column: Option<usize>, reason: String) -> SegmentDamage {
+        SegmentDamage {
+            block: None,
+            column,
+            rows: Some(self.rows()),
+            stamps: self.stamps(),
+            reason,
         }
     }
 
-    fn verify_frame(&self, entry: &(u64, FrameEntry)) -> Result<()> {
+    /// Checks the checksums of one frame.
+    fn verify_frame(
+        &self,
+        entry: &(u64, FrameEntry),
+        wrong: &mut Vec<SegmentDamage>,
+    ) -> Result<()> {
+        for (chunk, error) in self.bad_parts(entry)? {
+            let sub = usize::from(entry.1.sub);
+            wrong.push(match entry.1.kind {
+                FrameKind::Block => {
+                    let position = self.frames.frames.iter().position(|frame| frame == entry);
+                    let block = self.block_frames.iter().position(|at| Some(*at) == position);
+                    self.block_lost(block.unwrap_or_default(), chunk, &error)
+                }
+                FrameKind::Dictionary => SegmentDamage {
+                    column: Some(sub),
+                    ..SegmentDamage::harmless(self.dictionary_problem(sub, &error))
+                },
+                _ => {
+                    let reason = match IndexSection::from_tag(entry.1.sub) {
+                        Some(section) => section_problem(section, &error),
+                        None => reason_of(&error),
+                    };
+                    match self.stands_for {
+                        Some(_) => self.all_lost(None, reason),
+                        None => SegmentDamage::harmless(reason),
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// What of a frame is wrong: chunks by number, or all of it.
+    fn bad_parts(&self, entry: &(u64, FrameEntry)) -> Result<Vec<(Option<usize>, Error)>> {
+        let reader = match self.read_directory(entry) {
+            Ok(reader) => reader,
+            Err(error) if is_damage(&error) => return Ok(vec![(None, error)]),
+            Err(error) => return Err(error),
+        };
+        let source = self.source()?;
+        let mut bad = Vec::new();
+        for column in 0..reader.columns() {
+            let checked = reader.chunk_range(column).and_then(|range| {
+                let bytes = source.read(range)?;
+                source.populate(&bytes)?;
+                reader.check(column, &bytes)
+            });
+            match checked {
+                Err(error) if is_damage(&error) => bad.push((Some(column), error)),
+                checked => checked?,
+            }
+        }
+        Ok(bad)
+    }
+
+    fn read_directory(&self, entry: &(u64, FrameEntry)) -> Result<BlockReader> {
         let frame = self.frame(entry)?;
         let source = self.source()?;
         let start = frame.offset + FRAME_HEADER_BYTES as u64;
         let directory = source.read(start..start + u64::from(frame.directory_len))?;
         source.populate(&directory)?;
-        let reader = BlockReader::new(frame, &directory)?;
-        for column in 0..reader.columns() {
-            let bytes = source.read(reader.chunk_range(column)?)?;
-            source.populate(&bytes)?;
-            reader.check(column, &bytes)?;
+        self.block_reader(frame, &directory)
+    }
+
+    /// A block that cannot be read, for the sake of one column or of all.
+    fn block_lost(&self, block: usize, column: Option<usize>, error: &Error) -> SegmentDamage {
+        let info = self.blocks.get(block);
+        SegmentDamage {
+            block: Some(block as u64),
+            column,
+            rows: info.map(|info| info.rows.into()),
+            stamps: info.map(|info| (info.min_ts, info.max_ts)),
+            reason: reason_of(error),
+        }
+    }
+
+    /// Without either copy of a dictionary no block can be read.
+    fn verify_dictionaries(&self, wrong: &mut Vec<SegmentDamage>) -> Result<()> {
+        for column in 0..self.schema.columns.len() {
+            if let Err(error) = self.load_dictionary(column) {
+                drop(only_damage(error)?);
+                let reason = "no copy of the column's dictionary can be read".to_owned();
+                wrong.push(self.all_lost(Some(column), reason));
+            }
         }
         Ok(())
     }
 
-    fn verify_rows(&self, wrong: &mut Vec<String>) -> Result<()> {
-        let mut dictionaries = Vec::new();
-        for column in 0..self.schema.columns.len() {
-            dictionaries.push(self.load_dictionary(column)?);
-        }
+    fn dictionary_problem(&self, column: usize, error: &Error) -> String {
+        let name = self.schema.columns.get(column).map_or("?", |column| column.name);
+        format!("a dictionary of {name}: {}", reason_of(error))
+    }
+
+    fn verify_rows(&self, wrong: &mut Vec<SegmentDamage>) -> Result<()> {
+        let dictionaries: Vec<_> = (0..self.schema.columns.len())
+            .map(|column| self.load_dictionary(column).ok().flatten())
+            .collect();
+        let all_lost = |wrong: &[SegmentDamage]| {
+            wrong.iter().any(|damage| damage.block.is_none() && damage.loses_rows())
+        };
+        // Of blocks that are not there nothing can be computed again.
+        let mut whole = !all_lost(wrong) && self.frames.whole;
         let mut fresh = Summariser::new(self.schema, &dictionaries, Grain::SEGMENT);
         for block in 0..self.blocks.len() {
-            let batch = match self.batch(block) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    wrong.push(self.reason(error)?);
-                    return Ok(());
+            let number = Some(block as u64);
+            if wrong.iter().any(|damage| damage.block == number && damage.loses_rows()) {
+                whole = false;
+                continue;
+            }
+            let columns = (0..self.schema.columns.len())
+                .map(|column| self.read(block, column).map_err(|error| (column, error)));
+            match columns.collect::<Result<Vec<_>, _>>() {
+                Ok(columns) => {
+                    let batch = Batch { schema: self.schema, columns };
+                    self.verify_block(block, &batch, wrong);
+                    fresh.add_block(&batch.columns);
                 }
-            };
-            self.verify_block(block, &batch, wrong);
-            fresh.add_block(&batch.columns);
+                Err((column, error)) if is_damage(&error) => {
+                    whole = false;
+                    // Without its dictionary, which has been named.
+                    let is_named = |damage: &SegmentDamage| {
+                        damage.block.is_none() && damage.column == Some(column)
+                    };
+                    if !wrong.iter().any(|damage| is_named(damage) && damage.loses_rows()) {
+                        wrong.push(self.block_lost(block, Some(column), &error));
+                    }
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+        if !whole {
+            return Ok(());
         }
         match self.summaries(Depth::All) {
-            Some(stored) => wrong.extend(summarise::differences(&stored, &fresh.finish())),
-            None => wrong.push("the summaries cannot be read".to_owned()),
+            Some(stored) => {
+                let differences = summarise::differences(&stored, &fresh.finish());
+                wrong.extend(differences.into_iter().map(SegmentDamage::harmless));
+            }
+            None if wrong.is_empty() && self.problems().is_empty() => {
+                if let Some(error) = self.unread() {
+                    return Err(error);
+                }
+                let reason = "the summaries cannot be read".to_owned();
+                wrong.push(SegmentDamage::harmless(reason));
+            }
+            None => {}
         }
-        // Reading sections may have found more.
-        wrong.extend(self.problems());
         Ok(())
     }
 
     /// Compares what the index says of a block with its rows.
-    fn verify_block(&self, block: usize, batch: &Batch, wrong: &mut Vec<String>) {
+    fn verify_block(&self, block: usize, batch: &Batch, wrong: &mut Vec<SegmentDamage>) {
+        let derived = |column, reason: &str| SegmentDamage {
+            block: Some(block as u64),
+            column,
+            ..SegmentDamage::harmless(reason.to_owned())
+        };
         for (column, values) in batch.columns.iter().enumerate() {
             let coded = matches!(values.values, Values::Coded { .. })
                 && self.dictionaries[column].get().is_some_and(Option::is_some);
             let zone = zone_of(values, if coded { TextScope::Segment } else { TextScope::Local });
             let nulls = u32::try_from(values.null_count()).ok();
             if self.zone(block, column) != zone || self.nulls(block, column) != nulls {
-                wrong.push(format!("block {block}: the zone map of column {column} is wrong"));
+                wrong.push(derived(Some(column), "the zone map is wrong"));
             }
         }
-        let info = self.blocks[block];
-        let stamps = batch.timestamps();
-        let extremes = (stamps.iter().min(), stamps.iter().max());
-        if extremes != (Some(&info.min_ts), Some(&info.max_ts)) {
-            wrong.push(format!("block {block}: its stamps are not those of its frame"));
+        if let Err(error) = self.check_order(block, batch.timestamps()) {
+            wrong.push(derived(Some(0), error.message()));
         }
         let Some(member) = self.schema.member else { return };
         let ids = &batch.columns[member];
         let absent = |row: usize| ids.text(row).is_some_and(|id| !self.might_contain(member, id));
         if (0..batch.len()).any(absent) {
-            wrong.push(format!("block {block}: the membership filter lacks a row"));
+            wrong.push(derived(Some(member), "the membership filter lacks a row"));
         }
     }
 }
@@ -644,7 +840,11 @@ impl SectionSource for SealedSegment {
     }
 
     fn broken(&self, section: IndexSection, error: Error) {
-        self.problem(format!("section {section:?}: {error}"));
+        if is_damage(&error) {
+            self.problem(section_problem(section, &error));
+        } else {
+            self.not_read(error);
+        }
     }
 }
 
@@ -764,18 +964,33 @@ impl Segment for SealedSegment {
                 sections::decode_summaries(&self.facts(entries), self, depth).map(Arc::new)
             });
         };
-        let load = || match self.load_rollup(depth) {
+        if let Some(kept) = self.summaries.get(depth) {
+            return kept.clone();
+        }
+        let loaded = match self.load_rollup(depth) {
             Ok(summaries) => Some(Arc::new(summaries)),
-            Err(error) => {
+            Err(error) if is_damage(&error) => {
                 self.lost_rollup(&self.at(error));
                 None
+            }
+            Err(error) => {
+                self.not_read(error);
+                return None;
             }
         };
         match depth {
             // Those of all keys of all days are too many to be kept in memory.
-            Depth::All => load(),
-            _ => self.summaries.get_or_load(depth, load),
+            Depth::All => loaded,
+            _ => self.summaries.get_or_load(depth, || loaded),
         }
+    }
+
+    fn unread(&self) -> Option<Error> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn pin(&self) -> Result<()> {
+        self.source().map(drop)
     }
 
     fn newest(&self, measure: usize) -> Option<LastValue> {
@@ -809,6 +1024,20 @@ fn dictionary_of(columns: Vec<Column>) -> Result<Strings> {
     } else {
         Err(Error::corrupt("6.2", "the entries of a dictionary do not rise"))
     }
+}
+
+fn section_problem(section: IndexSection, error: &Error) -> String {
+    format!("section {section:?}: {}", reason_of(error))
+}
+
+/// Whether an error is about the bytes of a file, as against reading them.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn)
+}
+
+/// What an error says of the bytes of a file; any other is passed on.
+fn only_damage(error: Error) -> Result<String> {
+    if is_damage(&error) { Ok(reason_of(&error)) } else { Err(error) }
 }
 
 /// Whether files of this kind have summaries and no rows.
@@ -883,7 +1112,8 @@ fn walk(source: &Source, header: &Header, schema: &Schema, cause: &Error) -> Res
         if frame.kind == FrameKind::Footer
             && let Ok(mut frames) = read_footer_at(source, header, frame.offset)
         {
-            frames.damage = vec![harmless(format!("the trailer is damaged: {cause}"))];
+            frames.damage =
+                vec![SegmentDamage::harmless(format!("the trailer is damaged: {cause}"))];
             return Ok(frames);
         }
         walk.take(&frame, source.len, schema);
@@ -905,7 +1135,7 @@ impl Walk {
             && frame.seq
                 < schema.columns.iter().filter(|c| c.kind == ColumnType::Dimension).count() as u64;
         if frame.seq != self.next_seq && !first_copy && !self.past_blocks() {
-            self.damage.push(unknown(format!(
+            self.damage.push(SegmentDamage::unknown(format!(
                 "frames {} to {} cannot be found",
                 self.next_seq,
                 frame.seq.saturating_sub(1)
@@ -916,6 +1146,7 @@ impl Walk {
             if frame.kind == FrameKind::Block {
                 self.damage.push(SegmentDamage {
                     block: None,
+                    column: None,
                     rows: Some(frame.rows.into()),
                     stamps: Some((frame.min_ts, frame.max_ts)),
                     reason: format!("the file ends inside frame {}", frame.seq),
@@ -937,11 +1168,11 @@ impl Walk {
 
     fn finish(mut self, end: u64, cause: &Error) -> Frames {
         if !self.past_blocks() {
-            self.damage.push(unknown(format!("the file may lack blocks: {cause}")));
+            self.damage.push(SegmentDamage::unknown(format!("the file may lack blocks: {cause}")));
         }
         let whole = self.damage.is_empty();
         if whole {
-            self.damage.push(harmless(format!("the footer is damaged: {cause}")));
+            self.damage.push(SegmentDamage::harmless(format!("the footer is damaged: {cause}")));
         }
         let (frames, damage) = (self.frames, self.damage);
         Frames { frames, footer_offset: end, whole, rows: (0, 0, 0), damage }
@@ -975,18 +1206,10 @@ fn next_frame(source: &Source, uuid: &Id, mut offset: u64) -> Result<Option<Fram
     Ok(None)
 }
 
-fn harmless(reason: String) -> SegmentDamage {
-    SegmentDamage { block: None, rows: Some(0), stamps: None, reason }
-}
-
-fn unknown(reason: String) -> SegmentDamage {
-    SegmentDamage { block: None, rows: None, stamps: None, reason }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::sim::SimFileSystem;
+    use crate::fs::sim::{Fault, SimFileSystem};
     use crate::segment::order::tests::rows_text;
     use crate::segment::samples::{day, gauges, tasks};
     use crate::segment::seal::tests::sealed;
@@ -1113,6 +1336,33 @@ mod tests {
         let mut byte = [0];
         read_exact_at(&*file, &mut byte, at).unwrap();
         file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    }
+
+    /// A read that the system failed was told as damage: a seal said `Corrupt` of a file that
+    /// was sound, and a reader kept the note for as long as it had the file open.
+    #[test]
+    fn a_read_that_failed_is_no_damage() {
+        let (fs, path, _) = sealed(Table::Task, &[tasks(400, 6, 14)]);
+        let good = truth(&open(&fs, &path, ReadMode::Copied).unwrap());
+        let (mut failed, before) = (0, fs.faults_fired());
+        loop {
+            let segment = open(&fs, &path, ReadMode::Copied).unwrap();
+            fs.fail_at(failed, Fault::IO, false);
+            let fired = fs.faults_fired();
+            let found = segment.verify(true);
+            let has_failed = fs.faults_fired() > fired;
+            fs.heal();
+            match found {
+                Ok(wrong) => assert_eq!(wrong, [], "call {failed}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "call {failed}"),
+            }
+            assert!(!check(&segment, &good, &format!("call {failed}")));
+            if !has_failed {
+                break;
+            }
+            failed += 1;
+        }
+        assert!(failed > 10 && fs.faults_fired() - before == failed, "{failed}");
     }
 
     #[test]

@@ -12,13 +12,14 @@ use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::header::{Header, TableSchema};
 use crate::format::id::{FileKind, Id};
 use crate::format::layout::{
-    FRAME_HEADER_BYTES, FRAMES_OFFSET, HEADER_CHECKSUM_OFFSET, HEADER_COPY_BYTES,
+    FRAME_HEADER_BYTES, FRAMES_OFFSET, HEADER_CHECKSUM_OFFSET, HEADER_COPY_BYTES, TRAILER_BYTES,
 };
 use crate::format::trailer::Trailer;
 use crate::fs::{File, FileSystem, lock_new, make_locked, read_whole};
 use crate::schema::Table;
 use crate::segment::files::StoreRoot;
-use crate::time::Partition;
+use crate::segment::reason_of;
+use crate::time::{Partition, TimeRange};
 
 /// More than a whole tombstone takes: its footer lists no frames.
 const BYTES_MAX: u64 = 64 << 10;
@@ -30,7 +31,7 @@ pub(crate) struct StandsFor {
     pub(crate) replaces: Vec<Id>,
     /// Rows in them; 0 if they are damaged.
     pub(crate) rows: u64,
-    /// Earliest and latest stamp of those rows.
+    /// Earliest and latest stamp of those rows; of damaged ones where that is known.
     pub(crate) stamps: Option<(i64, i64)>,
 }
 
@@ -55,6 +56,27 @@ impl Tombstone {
         let header = Header::decode(&bytes).map_err(|error| error.with_path(path))?.header;
         let footer = footer_of(&bytes, &header).ok();
         Self::new(header, footer, bytes.len() as u64).map_err(|error| error.with_path(path))
+    }
+
+    /// What is wrong with the tombstone at `path`, which has one good header.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when it cannot be read; as [`open`](Self::open).
+    pub(crate) fn problems(fs: &dyn FileSystem, path: &Path) -> Result<Vec<String>> {
+        let bytes = read_whole(fs, path, BYTES_MAX)?;
+        let copies = Header::decode(&bytes).map_err(|error| error.with_path(path))?;
+        let mut problems = copies.problems();
+        if let Err(error) = footer_of(&bytes, &copies.header) {
+            let reason = reason_of(&error);
+            problems.push(format!("what the tombstone stands for cannot be read: {reason}"));
+        }
+        let offset = bytes.len().saturating_sub(TRAILER_BYTES);
+        let trailer = bytes.get(offset..).unwrap_or_default();
+        if let Err(error) = Trailer::decode(trailer, &copies.header.uuid, offset as u64) {
+            problems.push(format!("the trailer is damaged: {}", reason_of(&error)));
+        }
+        Ok(problems)
     }
 
     fn new(header: Header, footer: Option<Footer>, bytes: u64) -> Result<Self> {
@@ -115,6 +137,25 @@ impl Tombstone {
     pub(crate) fn stamps(&self) -> Option<(i64, i64)> {
         let footer = self.footer.as_ref().filter(|footer| footer.rows > 0)?;
         Some((footer.min_ts, footer.max_ts))
+    }
+
+    /// When the rows that were lost to damage lay, as far as is known.
+    pub(crate) fn lost(&self) -> TimeRange {
+        let day = self.header.partition.range();
+        match &self.footer {
+            Some(footer) if self.is_of_damage() && (footer.min_ts, footer.max_ts) != (0, 0) => {
+                TimeRange { start: footer.min_ts, end: footer.max_ts.saturating_add(1) }
+            }
+            _ => day,
+        }
+    }
+
+    /// What it stands for, with other files in the place of those that it replaces.
+    pub(crate) fn stands_for(&self, replaces: Vec<Id>) -> StandsFor {
+        let lost = self.footer.as_ref().filter(|footer| footer.rows == 0);
+        let lost = lost.map(|footer| (footer.min_ts, footer.max_ts));
+        let stamps = self.stamps().or(lost.filter(|stamps| *stamps != (0, 0)));
+        StandsFor { replaces, rows: self.rows(), stamps }
     }
 
     /// Size of the file.

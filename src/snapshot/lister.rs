@@ -7,7 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::{CachedSegment, MissingSegment, open_reader};
@@ -15,6 +15,7 @@ use crate::config::ReadMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::Header;
 use crate::format::id::{FileKind, Id};
+use crate::planted::{Bug, is_planted};
 use crate::schema::Table;
 use crate::segment::active::{ActiveSegment, ActiveTail};
 use crate::segment::files::{
@@ -25,6 +26,7 @@ use crate::segment::tombstone::Tombstone;
 use crate::segment::{Segment, SegmentDamage, Tier};
 use crate::snapshot::{AnswerCache, FileDamage, Snapshot, View};
 use crate::store_files::{generation, txn};
+use crate::sync::Mutex;
 use crate::time::Partition;
 
 /// A listing older than this is made again, whatever `generation` says.
@@ -43,6 +45,7 @@ pub(crate) struct Lister {
     root: StoreRoot,
     cache: Arc<AnswerCache>,
     merged: Arc<AnswerCache>,
+    asks_catalog: bool,
     state: Mutex<State>,
 }
 
@@ -52,6 +55,8 @@ struct State {
     listed: Option<Duration>,
     directories: BTreeMap<(Table, Partition), Directory>,
     txns: BTreeSet<Id>,
+    /// Whether a file could not be read for a reason that may have passed.
+    is_incomplete: bool,
     /// Headers and footers that the catalog remembers, until the first listing is done.
     cached: HashMap<Id, CachedSegment>,
     /// Files that the catalog knows and that are gone for no reason.
@@ -71,12 +76,25 @@ struct Directory {
     files: BTreeMap<FileName, Opened>,
 }
 
+impl Directory {
+    fn is_incomplete(&self) -> bool {
+        self.files.values().any(|opened| matches!(opened, Opened::Unread(_)))
+    }
+
+    /// Whether a file was found gone that was there when the directory was listed.
+    fn is_outdated(&self) -> bool {
+        self.files.values().any(Opened::is_gone)
+    }
+}
+
 #[derive(Debug)]
 enum Opened {
     Sealed(Arc<SealedSegment>),
     Active(Box<ActiveTail>),
     Tombstone(Arc<Tombstone>),
     Bad(FileDamage),
+    /// As `Bad`, but the system failed, not the bytes: it is tried again each time.
+    Unread(FileDamage),
 }
 
 impl Opened {
@@ -85,8 +103,12 @@ impl Opened {
             Self::Sealed(segment) => Some(segment.header()),
             Self::Active(tail) => Some(tail.header()),
             Self::Tombstone(tombstone) => Some(tombstone.header()),
-            Self::Bad(_) => None,
+            Self::Bad(_) | Self::Unread(_) => None,
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Sealed(segment) if segment.is_gone())
     }
 }
 
@@ -95,7 +117,17 @@ impl Lister {
     pub(crate) fn new(root: StoreRoot) -> Self {
         let cache = Arc::new(AnswerCache::new(root.options.result_cache));
         let merged = Arc::new(AnswerCache::new(MERGED_MAX));
-        Self { root, cache, merged, state: Mutex::default() }
+        Self { root, cache, merged, asks_catalog: true, state: Mutex::default() }
+    }
+
+    /// A lister that goes by the files alone.
+    pub(crate) fn without_catalog(root: StoreRoot) -> Self {
+        Self { asks_catalog: false, ..Self::new(root) }
+    }
+
+    /// Whether it asks the catalog what it remembers.
+    pub(crate) fn asks_catalog(&self) -> bool {
+        self.asks_catalog
     }
 
     /// A fixed view of all that is committed.
@@ -125,7 +157,8 @@ impl Lister {
             let now = self.root.options.clock.elapsed();
             let fresh = state.listed.is_some_and(|at| now.saturating_sub(at) <= LISTING_AGE_MAX);
             let moved = generation.count != state.generation || state.listed.is_none();
-            if moved || !fresh {
+            let fresh = fresh && !state.directories.values().any(Directory::is_outdated);
+            if moved || !fresh || state.is_incomplete {
                 match self.list(state, generation.moved, !fresh) {
                     Ok(true) => {
                         state.generation = generation.count;
@@ -155,6 +188,8 @@ impl Lister {
         if state.listed.is_none() {
             self.ask_catalog(state);
         }
+        // Put back only if nothing changed: what was taken in before an error counts, too.
+        let view = state.view.take();
         let before = txn::list_ids(fs, &self.root.dir)?;
         let mut changed = before != state.txns;
         let mut there = HashSet::new();
@@ -172,6 +207,7 @@ impl Lister {
                 )?;
             }
         }
+        state.is_incomplete = state.directories.values().any(Directory::is_incomplete);
         let known = state.directories.len();
         state.directories.retain(|key, _| there.contains(key));
         changed |= known != state.directories.len();
@@ -180,8 +216,8 @@ impl Lister {
         }
         state.txns = before;
         state.cached = HashMap::new();
-        if changed {
-            state.view = None;
+        if !changed {
+            state.view = view;
         }
         Ok(true)
     }
@@ -201,7 +237,7 @@ impl Lister {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error),
         };
-        if settled && directory.modified == modified {
+        if settled && directory.modified == modified && !directory.is_incomplete() {
             return Ok(false);
         }
         let names = segment_files(fs, &dir)?;
@@ -210,11 +246,17 @@ impl Lister {
         let listed: BTreeSet<FileName> = names.iter().copied().collect();
         let known = directory.files.len();
         // What could not be read is tried again: it may have been a passing fault.
-        directory
-            .files
-            .retain(|name, opened| listed.contains(name) && !matches!(opened, Opened::Bad(_)));
+        directory.files.retain(|name, opened| {
+            listed.contains(name) && opened.header().is_some() && !opened.is_gone()
+        });
         let mut changed = known != directory.files.len();
         for name in names {
+            if is_planted(Bug::CatalogLeads)
+                && !cached.is_empty()
+                && !cached.contains_key(&name.uuid)
+            {
+                continue;
+            }
             if let Entry::Vacant(entry) = directory.files.entry(name) {
                 entry.insert(self.open(table, partition, &name, cached.remove(&name.uuid))?);
                 changed = true;
@@ -234,6 +276,10 @@ impl Lister {
         let relative = relative(table, partition, name);
         let opened = match name.kind {
             FileKind::Active => ActiveTail::open(&self.root.fs, &path, relative.clone())
+                .map(|tail| match self.root.options.read_mode {
+                    ReadMode::Untrusted => tail.distrust(),
+                    ReadMode::Mapped | ReadMode::Copied => tail,
+                })
                 .map(Box::new)
                 .map(Opened::Active),
             FileKind::Tombstone => {
@@ -246,16 +292,12 @@ impl Lister {
         match checked {
             Ok(opened) => Ok(opened),
             Err(error) if error.is_not_found() => Err(error),
-            Err(error) => Ok(Opened::Bad(FileDamage {
-                file: relative,
-                range: partition.range(),
-                damage: SegmentDamage {
-                    block: None,
-                    rows: None,
-                    stamps: None,
-                    reason: error.to_string(),
-                },
-            })),
+            Err(error) => {
+                let damage = SegmentDamage::unknown(error.to_string());
+                let damage = FileDamage { file: relative, range: partition.range(), damage };
+                let passing = error.kind() == ErrorKind::Io;
+                Ok(if passing { Opened::Unread(damage) } else { Opened::Bad(damage) })
+            }
         }
     }
 
@@ -279,6 +321,9 @@ impl Lister {
 
     /// Asks the catalog what it remembers; without one, the files are asked.
     fn ask_catalog(&self, state: &mut State) {
+        if !self.asks_catalog {
+            return;
+        }
         let Some(catalog) = open_reader(self.root.fs.as_ref(), &self.root.dir, &self.root.id)
         else {
             return;
@@ -313,8 +358,9 @@ impl Lister {
 
     /// Follows the ends of active segments.
     fn follow(&self, state: &mut State) -> Result<()> {
-        let copied = self.root.options.read_mode == ReadMode::Copied;
+        let copied = self.root.options.read_mode != ReadMode::Mapped;
         let mut changed = false;
+        let view = state.view.take();
         for directory in state.directories.values_mut() {
             for opened in directory.files.values_mut() {
                 if let Opened::Active(tail) = opened {
@@ -324,8 +370,8 @@ impl Lister {
                 }
             }
         }
-        if changed {
-            state.view = None;
+        if !changed {
+            state.view = view;
         }
         Ok(())
     }
@@ -337,7 +383,8 @@ impl Lister {
             ..View::default()
         };
         for gone in &state.missing {
-            view.damage[gone.table.index()].extend(missing(state, gone));
+            let damage = missing(state, gone).map(|missing| missing.damage);
+            view.damage[gone.table.index()].extend(damage);
         }
         for ((table, partition), directory) in &state.directories {
             let replaced = replaced(directory, &state.txns);
@@ -360,15 +407,17 @@ impl Lister {
                     }
                     // Rows that came later may lie beside it.
                     Opened::Tombstone(tombstone) => {
-                        let gone = match tombstone.is_of_damage() {
-                            true => &mut view.damaged_gone[table.index()],
-                            false => &mut view.gone[table.index()],
+                        let (gone, range) = match tombstone.is_of_damage() {
+                            true => (&mut view.damaged_gone[table.index()], tombstone.lost()),
+                            false => (&mut view.gone[table.index()], partition.range()),
                         };
-                        if gone.last() != Some(&partition.range()) {
-                            gone.push(partition.range());
+                        if gone.last() != Some(&range) {
+                            gone.push(range);
                         }
                     }
-                    Opened::Bad(damage) => view.damage[table.index()].push(damage.clone()),
+                    Opened::Bad(damage) | Opened::Unread(damage) => {
+                        view.damage[table.index()].push(damage.clone());
+                    }
                 }
             }
         }
@@ -401,12 +450,21 @@ impl Lister {
                         Opened::Sealed(segment) => Content::Sealed(Arc::clone(segment)),
                         Opened::Active(tail) => Content::Active(tail.view()),
                         Opened::Tombstone(tombstone) => Content::Tombstone(Arc::clone(tombstone)),
-                        Opened::Bad(damage) => Content::Bad(damage.clone()),
+                        Opened::Bad(damage) | Opened::Unread(damage) => {
+                            Content::Bad(damage.clone())
+                        }
                     },
                 });
             }
         }
         Ok(facts)
+    }
+
+    /// Those of the segments, which the catalog calls missing, of which the directories, as of
+    /// the last listing, know no better.
+    pub(crate) fn still_missing(&self, gone: &[MissingSegment]) -> Vec<Missing> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.iter().filter_map(|gone| missing(&state, gone)).collect()
     }
 
     /// Most active segments, other than replaced ones, that a partition has.
@@ -439,6 +497,15 @@ impl Lister {
             })
             .collect()
     }
+}
+
+/// A file that the catalog knows and that does not count any more, for no reason.
+#[derive(Clone, Debug)]
+pub(crate) struct Missing {
+    /// What is lost.
+    pub(crate) damage: FileDamage,
+    /// Whether the file is there: then it is the record of its import that is gone.
+    pub(crate) is_there: bool,
 }
 
 /// What is known of one segment file.
@@ -498,7 +565,8 @@ impl FileFacts {
 
 /// A segment that the catalog knows and that is gone for no reason, as damage. `None` where
 /// the directories know better: it may be back since, or replaced.
-fn missing(state: &State, gone: &MissingSegment) -> Option<FileDamage> {
+fn missing(state: &State, gone: &MissingSegment) -> Option<Missing> {
+    let mut is_there = false;
     let mut reason = "the segment is gone, and nothing was to delete it".to_owned();
     if let Some(directory) = state.directories.get(&(gone.table, gone.partition)) {
         if replaced(directory, &state.txns).contains(&gone.uuid) {
@@ -510,25 +578,29 @@ fn missing(state: &State, gone: &MissingSegment) -> Option<FileDamage> {
                 return None;
             }
             let txn = opened.header().and_then(|header| header.txn)?;
+            is_there = true;
             reason = format!("txn/{txn} is gone, although that import was committed");
         }
     }
     let name = FileName::new(gone.uuid, FileKind::Sealed);
-    Some(FileDamage {
+    let damage = FileDamage {
         file: relative(gone.table, gone.partition, &name),
         range: gone.partition.range(),
         damage: SegmentDamage {
             block: None,
+            column: None,
             rows: Some(gone.rows),
             stamps: Some((gone.min_ts, gone.max_ts)),
             reason,
         },
-    })
+    };
+    Some(Missing { damage, is_there })
 }
 
 /// Whether a file's transaction, if it has one, has been committed.
 fn counts(opened: &Opened, txns: &BTreeSet<Id>) -> bool {
-    opened.header().and_then(|header| header.txn).is_none_or(|txn| txns.contains(&txn))
+    let txn = opened.header().and_then(|header| header.txn);
+    txn.is_none_or(|txn| txns.contains(&txn) || is_planted(Bug::ShowPartialImport))
 }
 
 /// The files of a directory that others in it replace.
@@ -536,7 +608,7 @@ fn replaced(directory: &Directory, txns: &BTreeSet<Id>) -> HashSet<Id> {
     directory
         .files
         .values()
-        .filter(|opened| counts(opened, txns))
+        .filter(|opened| counts(opened, txns) && !is_planted(Bug::IgnoreReplaces))
         .filter_map(Opened::header)
         .flat_map(|header| header.replaces.iter().copied())
         .collect()

@@ -46,7 +46,8 @@ impl BackupMark {
         })
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    /// Reads what [`write`] writes.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let found: MarkDocument = document::decode(document::unseal(bytes, MAGIC)?)?;
         let store_id = Id::parse(&found.store_id).and_then(Id::some).ok_or_else(|| {
             Error::corrupt(SECTION, format!("store {:?} is not an id", found.store_id))

@@ -17,7 +17,7 @@ const SECTION: &str = "8.1";
 const CHECKSUM: &str = "checksum";
 
 /// The bytes of a document: canonical text with the checksum, and a line feed.
-pub(super) fn seal(value: &impl Serialize) -> Result<Vec<u8>> {
+pub(crate) fn seal(value: &impl Serialize) -> Result<Vec<u8>> {
     let value = serde_json::to_value(value)
         .map_err(|error| Error::invalid(format!("cannot be written as JSON: {error}")))?;
     let Value::Object(mut members) = value else {

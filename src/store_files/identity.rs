@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::retention::RetentionRules;
 use super::{Id, document, generation, if_absent, if_present, reserve, retention};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{FileSystem, publish};
+use crate::fs::{FileSystem, parent_of, publish, sync_name};
 
 /// Major version of the store format that this release writes and reads.
 pub(crate) const FORMAT_MAJOR: u16 = 0;
@@ -180,19 +180,26 @@ pub(crate) fn create_store(
 }
 
 /// Writes `store.json` anew, for repair: `store` holds the id that all headers agree on.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `repair`"))]
 pub(crate) fn rewrite_store_file(fs: &dyn FileSystem, dir: &Path, store: &StoreFile) -> Result<()> {
     publish(fs, dir, NAME, &store.encode()?, true)
 }
 
 fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
     match fs.create_private_dir(dir) {
-        Ok(()) => match dir.parent() {
-            Some(parent) if parent != Path::new("") => fs.sync_dir(parent),
-            _ => fs.sync_dir(Path::new(".")),
-        },
+        Ok(()) => fs.sync_dir(&parent_of(dir)),
         other => if_absent(other),
     }
+}
+
+/// Makes the names of a store durable that was found: whoever made it may have been stopped
+/// before they were, or have met an error.
+///
+/// # Errors
+///
+/// `Io`.
+pub(crate) fn sync_names(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+    fs.sync_dir(dir)?;
+    sync_name(fs, dir)
 }
 
 /// The first entry that a creation under way, or one that was cut off, does not explain.

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{if_absent, is_at};
+use super::{open_or_create, try_lock_file};
 use crate::error::Result;
 use crate::fs::{File, FileSystem};
 
@@ -30,23 +30,7 @@ pub(crate) fn try_maintenance_lock(
     fs: &dyn FileSystem,
     dir: &Path,
 ) -> Result<Option<MaintenanceLock>> {
-    let file = open_or_create(fs, dir)?;
-    // Nothing of ours unlinks it; a person may, and two holders must not come of that.
-    if file.try_lock()? && is_at(fs, &*file, &dir.join(NAME))? {
-        return Ok(Some(MaintenanceLock { _file: file }));
-    }
-    Ok(None)
-}
-
-fn open_or_create(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn File>> {
-    let path = dir.join(NAME);
-    match fs.open_write(&path) {
-        Err(error) if error.is_not_found() => {
-            if_absent(fs.create(&path).map(|_| ()))?;
-            fs.open_write(&path)
-        }
-        other => other,
-    }
+    Ok(try_lock_file(fs, dir, NAME)?.map(|file| MaintenanceLock { _file: file }))
 }
 
 /// The catalog mark. Only the holder of the lock reads or writes it.
@@ -60,11 +44,17 @@ impl CatalogMark {
     /// Reads the mark of the store in `dir`. One that is missing or damaged stands at zero,
     /// which proves nothing against any catalog.
     pub(crate) fn open(fs: &dyn FileSystem, dir: &Path) -> Result<Self> {
-        let file = open_or_create(fs, dir)?;
+        let file = open_or_create(fs, &dir.join(NAME))?;
+        let committed = Self::read(&*file)?;
+        Ok(Self { file, committed })
+    }
+
+    /// What the mark in the file says.
+    pub(crate) fn read(file: &dyn File) -> Result<u64> {
         let mut bytes = [0; MARK_BYTES];
         let read = file.read_at(&mut bytes, 0)?;
         let committed = if read == MARK_BYTES { decode(&bytes) } else { None };
-        Ok(Self { file, committed: committed.unwrap_or(0) })
+        Ok(committed.unwrap_or(0))
     }
 
     /// Number of the last catalog transaction that is known to be durable.
@@ -78,6 +68,19 @@ impl CatalogMark {
         self.committed = number;
         self.file.write_all_at(&encode(number), 0)
     }
+}
+
+/// What is wrong with the catalog mark, if anything; a missing one says that no catalog is
+/// known.
+pub(crate) fn damaged_mark(fs: &dyn FileSystem, dir: &Path) -> Option<&'static str> {
+    let bytes = crate::fs::read_whole(fs, &dir.join(NAME), MARK_BYTES as u64);
+    let whole = match bytes {
+        Ok(bytes) if bytes.is_empty() => return None,
+        Ok(bytes) => <[u8; MARK_BYTES]>::try_from(bytes).ok().and_then(|bytes| decode(&bytes)),
+        Err(error) if error.is_not_found() => return None,
+        Err(_) => None,
+    };
+    whole.is_none().then_some("the catalog mark is damaged: no catalog is known by it")
 }
 
 fn encode(committed: u64) -> [u8; MARK_BYTES] {

@@ -3,20 +3,23 @@
 //! Owns `store.json` (who the store is), `retention.json` (how long rows stay),
 //! `generation` (a counter that tells readers to look again), `reserve` (space to work
 //! with on a full disk), `txn/` (which imports are committed), `maintenance.lock` (who may do
-//! maintenance, and how far the catalog has come) and `backup.json` (whether this is a
-//! backup, and whole). Does not decide when any
-//! of them is written, does not look into segments, and never reads the clock.
+//! maintenance, and how far the catalog has come), `backup.json` (whether this is a backup,
+//! and whole), `alerts.json` and `alerts.lock` (the states of alerts, and who keeps them). Does
+//! not decide when any of them is written, does not look into segments, and never reads the
+//! clock.
 //!
 //! All of them are published whole or changed by one small write, so that a crash leaves
 //! the old state or the new one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{File, FileSystem};
 
+pub(crate) mod alerts;
 pub(crate) mod backup_mark;
-mod document;
+pub(crate) mod document;
 pub(crate) mod generation;
 pub(crate) mod identity;
 pub(crate) mod maintenance;
@@ -55,6 +58,26 @@ fn if_present<T>(result: Result<T>) -> Result<Option<T>> {
 fn is_at(fs: &dyn FileSystem, file: &dyn File, path: &Path) -> Result<bool> {
     let inode = file.inode()?;
     Ok(if_present(fs.metadata(path))?.is_some_and(|found| found.inode == inode))
+}
+
+/// Opens a file for writing that nothing of ours unlinks, and makes it where it is missing.
+fn open_or_create(fs: &dyn FileSystem, path: &Path) -> Result<Arc<dyn File>> {
+    match fs.open_write(path) {
+        Err(error) if error.is_not_found() => {
+            if_absent(fs.create(path).map(|_| ()))?;
+            fs.open_write(path)
+        }
+        other => other,
+    }
+}
+
+/// Takes the lock of a file in `dir` that nothing of ours unlinks, without waiting; `None`
+/// where somebody has it.
+fn try_lock_file(fs: &dyn FileSystem, dir: &Path, name: &str) -> Result<Option<Arc<dyn File>>> {
+    let path = dir.join(name);
+    let file = open_or_create(fs, &path)?;
+    // A person may unlink it all the same, and two holders must not come of that.
+    Ok(if file.try_lock()? && is_at(fs, &*file, &path)? { Some(file) } else { None })
 }
 
 /// Whether the bytes are wrong, as against a file that could not be read.

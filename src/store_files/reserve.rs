@@ -5,6 +5,7 @@ use std::path::Path;
 use super::if_present;
 use crate::error::Result;
 use crate::fs::{EntryKind, FileSystem, publish};
+use crate::planted::{Bug, is_planted};
 
 pub(super) const NAME: &str = "reserve";
 
@@ -26,6 +27,9 @@ pub(crate) fn ensure_reserve(fs: &dyn FileSystem, dir: &Path) -> Result<bool> {
 
 /// Frees the reserve for other files. Returns whether there was one.
 pub(crate) fn give_up_reserve(fs: &dyn FileSystem, dir: &Path) -> Result<bool> {
+    if is_planted(Bug::KeepReserve) {
+        return Ok(false);
+    }
     if if_present(fs.remove(&dir.join(NAME)))?.is_none() {
         return Ok(false);
     }

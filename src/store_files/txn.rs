@@ -147,11 +147,7 @@ pub(crate) struct TxnInProgress {
 impl TxnInProgress {
     /// Begins an import into the store in `dir`.
     pub(crate) fn begin(fs: &dyn FileSystem, dir: &Path) -> Result<Self> {
-        let txn = dir.join(DIR);
-        match fs.create_dir(&txn) {
-            Ok(()) => fs.sync_dir(dir)?,
-            other => if_absent(other)?,
-        }
+        let txn = make_dir(fs, dir)?;
         for _ in 0..ATTEMPTS {
             let id = Id::from_bytes(fs.unique_id());
             let path = unfinished_path(dir, &id);
@@ -194,6 +190,24 @@ impl TxnInProgress {
     pub(crate) fn abort(self, fs: &dyn FileSystem) -> Result<()> {
         fs.remove(&unfinished_path(&self.dir, &self.id))
     }
+}
+
+/// Makes the directory of records, durably, unless it is there.
+fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<PathBuf> {
+    let txn = dir.join(DIR);
+    match fs.create_dir(&txn) {
+        Ok(()) => {}
+        other => if_absent(other)?,
+    }
+    // Whoever made it: an import is durable only in a directory that is.
+    fs.sync_dir(dir)?;
+    Ok(txn)
+}
+
+/// Writes the record of a committed import anew; durable on return. For repair alone.
+pub(crate) fn restore(fs: &dyn FileSystem, dir: &Path, record: &TxnRecord) -> Result<()> {
+    let txn = make_dir(fs, dir)?;
+    crate::fs::publish(fs, &txn, &record.id.to_string(), &record.encode()?, true)
 }
 
 /// What an import that a file is tagged with has come to.

@@ -1,13 +1,19 @@
 //! What tests of the store and of programs around it use: the simulated file system and the
-//! reference model.
+//! reference model, and the checks that prove the promises.
 //!
 //! Outside the stability promise.
 
 pub use crate::fs::sim::{CrashPolicy, Fault, OpKind, SimFileSystem};
+/// Bugs that can be planted in the engine.
+pub mod planted {
+    pub use crate::planted::{Bug, Planted, plant};
+}
+
 pub use crate::fs::{Bytes, Entry, EntryKind, File, FileSystem, Metadata, OsFileSystem};
 
 pub mod fuzz;
 pub mod model;
+pub mod trust;
 pub mod workload;
 
 use std::path::Path;

@@ -4,7 +4,7 @@
     python3 tests/readers/run.py COMMAND [--require]
 
 COMMAND is the `tallystone` to test. A store of nasty rows is made, exported in every format, and
-read by Python's csv and json, by gzip, by prometheus_client and by promtool; what they read is
+read by Python's csv and json, by gzip, LibreOffice, prometheus_client and promtool; what they read is
 compared with what `query` answers. A reader that is not installed is skipped, and said so; with
 --require it fails.
 """
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 COMMAND = str(Path(sys.argv[1]).resolve())
 REQUIRE = "--require" in sys.argv[2:]
@@ -33,7 +34,11 @@ IDS = [
     "\u00e9\u4e16\u754c\U0001f600",
     " {x=\"y\"} 5 # EOF",
     "tab\there",
+    "nul\0byte",
 ]
+if sys.version_info < (3, 11):
+    print("skipped: csv of Python before 3.11 reads no NUL")
+    IDS.pop()
 METADATA = [None, "{}", "[1, 2.5, null]", '{"a": "\\u0000\\n", "b": {"c": [[]]}}', "-7", "true"]
 VALUES = [0, -1.5, 1e300, 5e-324, 0.1 + 0.2, 123456789.125, -0.0]
 START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z in microseconds
@@ -164,6 +169,70 @@ def check_csv(place):
         missing("gzip")
 
 
+# Names of elements in OpenDocument files.
+OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
+TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+
+
+def sheet(path):
+    """The cells of a flat OpenDocument sheet: (type, number, text if plain), row by row."""
+    rows = []
+    for row in ElementTree.parse(path).iter(f"{TABLE}table-row"):
+        cells = []
+        for cell in row.iter(f"{TABLE}table-cell"):
+            if cell.get(f"{TABLE}formula"):
+                sys.exit(f"FAILED: LibreOffice, a formula: {cell.get(f'{TABLE}formula')!r}")
+            kind, number = cell.get(f"{OFFICE}value-type"), cell.get(f"{OFFICE}value")
+            lines = cell.findall(f"{TEXT}p")
+            text = lines[0].text if len(lines) == 1 else None
+            repeated = int(cell.get(f"{TABLE}number-columns-repeated", 1))
+            cells += [(kind, number and float(number), text)] * repeated
+        rows.append(cells)
+    return rows
+
+
+def check_spreadsheet(place):
+    """Numbers are numbers in LibreOffice, and what looks like a formula is text."""
+    if not shutil.which("soffice"):
+        missing("soffice (LibreOffice Calc)")
+        return
+    tables = ("task", "agent", "swarm")
+    files = [place.dir / f"{table}.csv" for table in tables]
+    for table, path in zip(tables, files):
+        place.run("export", "--table", table, "--output", path)
+    profile = (place.dir / "office").as_uri()
+    # Separator, quote, UTF-8, from the first line on: what one chooses when opening the file.
+    convert = ["soffice", f"-env:UserInstallation={profile}", "--headless", "--infilter=CSV:44,34,76,1"]
+    convert += ["--convert-to", "fods", "--outdir", place.dir / "sheets", *files]
+    done = subprocess.run(convert, capture_output=True, timeout=300)
+    same(done.returncode, 0, "soffice --convert-to fods")
+    for table in tables:
+        header, *found = sheet(place.dir / "sheets" / f"{table}.fods")
+        names = [text for _, _, text in header]
+        rows = place.rows(table)
+        same(len(found), len(rows), f"LibreOffice, {table}, rows")
+        for name in ("duration_ms", "tokens_used", "value"):
+            if name in names:
+                at = names.index(name)
+                # Numbers without all of their digits it takes for text.
+                pairs = [(c[at], r[name]) for c, r in zip(found, rows) if r[name] != 5e-324]
+                got = [cell[:2] for cell, _ in pairs]
+                expected = [(None, None) if n is None else ("float", float(n)) for _, n in pairs]
+                close = [
+                    (kind, e[1]) if g is not None and abs(g - e[1]) <= abs(e[1]) * 1e-14 else (kind, g)
+                    for (kind, g), e in zip(got, expected)
+                ]
+                same(close, expected, f"LibreOffice, {table}, {name}")
+        for name in names:
+            if name.endswith("_id") or name in ("metric_type", "timestamp"):
+                at = names.index(name)
+                same({cells[at][0] for cells in found}, {"string"}, f"LibreOffice, {table}, {name}")
+        owner = f"{table}_id" if table != "task" else "agent_id"
+        got = {cells[names.index(owner)][2] for cells in found}
+        same({"plain", "'=1+1", "'-5", "'@cmd"} - got, set(), f"LibreOffice, {table}, guarded")
+
+
 def newest(place, table):
     """The newest value of each gauge; of one millisecond there is one row here."""
     last = {}
@@ -230,5 +299,6 @@ with tempfile.TemporaryDirectory() as directory:
     place.fill()
     check_json(place)
     check_csv(place)
+    check_spreadsheet(place)
     check_prometheus(place)
     check_promtool(place)

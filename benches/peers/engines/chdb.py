@@ -15,7 +15,7 @@ import pyarrow as pa
 from chdb import session
 
 from data import FIVE_MINUTES, HOUR, Dump, plain
-from engines.base import Asked, Engine, arrow_rows, csv_lines, few, flat, slow_rows, task_rows
+from engines.base import Asked, Engine, arrow_rows, csv_lines, few, flat, json_lines, slow_rows, task_rows
 
 #: Parts are written and synced before an insert returns.
 DURABLE = "fsync_after_insert = 1, fsync_part_directory = 1"
@@ -103,7 +103,8 @@ class ClickHouse(Engine):
         query("SET output_format_json_quote_64bit_integers = 0")
         query("CREATE TEMPORARY TABLE one (duration_ms Int64) ENGINE = Memory")
         query("INSERT INTO one VALUES (1)")
-        csv = self.folder / "out.csv"
+        csv, lines = self.folder / "out.csv", self.folder / "out.jsonl"
+        stamped = "SELECT fromUnixTimestamp64Micro(timestamp, 'UTC') AS timestamp, * EXCEPT timestamp FROM tasks"
         figures = FIGURES.format("duration_ms", "tasks")
         metric = f"FROM gauges WHERE metric_type = '{p.metric}'"
 
@@ -162,13 +163,12 @@ class ClickHouse(Engine):
             ),
             "Q10c": arrow("SELECT * FROM tasks", self.tasks_digest),
             "Q11": (
-                (
-                    lambda: query(
-                        "SELECT fromUnixTimestamp64Micro(timestamp, 'UTC') AS timestamp, * EXCEPT timestamp FROM tasks"
-                        f" INTO OUTFILE '{csv}' TRUNCATE FORMAT CSVWithNames"
-                    )
-                ),
+                (lambda: query(f"{stamped} INTO OUTFILE '{csv}' TRUNCATE FORMAT CSVWithNames")),
                 lambda _: csv_lines(csv),
+            ),
+            "Q12": (
+                (lambda: query(f"{stamped} INTO OUTFILE '{lines}' TRUNCATE FORMAT JSONEachRow")),
+                lambda _: json_lines(lines),
             ),
             "A1": rows(f"SELECT count(), avg(value), min(value), max(value) {metric}"),
             "A2": rows(f"SELECT {EXACT}(value) {metric}", lambda found: found[0][0]),

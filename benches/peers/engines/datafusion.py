@@ -10,7 +10,7 @@ import datafusion
 import pyarrow as pa
 
 from data import FIVE_MINUTES, HOUR, ranks
-from engines.base import Asked, Engine, arrow_rows, csv_lines, few, slow_rows, sync, task_rows
+from engines.base import Asked, Engine, arrow_rows, csv_lines, few, json_lines, slow_rows, sync, task_rows
 
 NEWEST = "ORDER BY timestamp DESC, task_id DESC, agent_id DESC"
 FIGURES = "SELECT count(*), avg({0}), min({0}), max({0}) FROM {1}"
@@ -79,7 +79,7 @@ class DataFusion(Engine):
         late.register_parquet("tasks", str(self._path("tasks")))
         late.register_parquet("gauges", str(self._path("gauges")))
         context.register_record_batches("one", [[pa.record_batch({"duration_ms": [1]})]])
-        csv = self.folder / "out.csv"
+        csv, lines = self.folder / "out.csv", self.folder / "out.jsonl"
         figures = FIGURES.format("duration_ms", "tasks")
         metric = f"FROM gauges WHERE metric_type = '{p.metric}'"
 
@@ -133,6 +133,10 @@ class DataFusion(Engine):
             csv.unlink(missing_ok=True)
             stamped.write_csv(str(csv), with_header=True)
 
+        def write_lines() -> None:
+            lines.unlink(missing_ok=True)
+            stamped.write_json(str(lines))
+
         return {
             "one": rows(FIGURES.format("duration_ms", "one")),
             "Q1": rows(figures),
@@ -173,6 +177,7 @@ class DataFusion(Engine):
             ),
             "Q10c": arrow("SELECT * FROM tasks", self.tasks_digest),
             "Q11": (write_csv, lambda _: csv_lines(csv)),
+            "Q12": (write_lines, lambda _: json_lines(lines)),
             "A1": rows(f"SELECT count(*), avg(value), min(value), max(value) {metric}"),
             "A2": rows(f"SELECT {exact('value', count(metric))} {metric}"),
             "A3": arrow(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data import FIVE_MINUTES, HOUR, ranks
 from engines.base import (
-    Asked, Engine, arrow_rows, csv_lines, few, flat, sync, task_rows,
+    Asked, Engine, arrow_rows, csv_lines, few, flat, json_lines, sync, task_rows,
 )
 
 TASKS = (
@@ -93,8 +93,10 @@ class DuckDb(Engine):
         # Nobody asks for whole tables in an order.
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("CREATE TEMP TABLE one AS SELECT 1::BIGINT AS duration_ms")
-        csv = self.folder / "out.csv"
-        to_csv = f"COPY (SELECT make_timestamp(timestamp) AS timestamp, * EXCLUDE timestamp FROM tasks) TO '{csv}' (HEADER)"
+        csv, lines = self.folder / "out.csv", self.folder / "out.jsonl"
+        stamped = "SELECT make_timestamp(timestamp) AS timestamp, * EXCLUDE timestamp FROM tasks"
+        to_csv = f"COPY ({stamped}) TO '{csv}' (HEADER)"
+        to_lines = f"COPY ({stamped}) TO '{lines}' (FORMAT json)"
         one_of = f"FROM g.gauges WHERE metric_type = '{p.metric}'"
         task_count = connection.execute("SELECT count(*) FROM tasks").fetchall()[0][0]
         metric_count = connection.execute(f"SELECT count(*) {one_of}").fetchall()[0][0]
@@ -176,6 +178,7 @@ class DuckDb(Engine):
             ),
             "Q10c": arrow("SELECT * FROM tasks", self.tasks_digest),
             "Q11": ((lambda: connection.execute(to_csv)), lambda _: csv_lines(csv)),
+            "Q12": ((lambda: connection.execute(to_lines)), lambda _: json_lines(lines)),
             "A1": rows("a1", f"SELECT count(*), avg(value), min(value), max(value) {one_of}"),
             "A2": lists("a2", f"SELECT quantile_disc(value, {exact(metric_count, [0.5, 0.95, 0.99])}) {one_of}"),
             "A3": arrow(

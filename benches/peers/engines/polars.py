@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from data import FIVE_MINUTES, HOUR, Dump, ranks
-from engines.base import Asked, Engine, csv_lines, few, flat, slow_rows, sync, task_rows
+from engines.base import Asked, Engine, csv_lines, few, flat, json_lines, slow_rows, sync, task_rows
 
 NEWEST = ["timestamp", "task_id", "agent_id"]
 
@@ -75,7 +75,7 @@ class Polars(Engine):
         p = self.parameters
         tasks = self.task_rows
         gauges = self._open(self.folder / "gauges.parquet")
-        csv = self.folder / "out.csv"
+        csv, lines = self.folder / "out.csv", self.folder / "out.jsonl"
         stamped = tasks.with_columns(pl.col("timestamp").cast(pl.Datetime("us")))
         value, stamp = pl.col("value"), pl.col("timestamp")
         metric = gauges.filter(pl.col("metric_type") == p.metric)
@@ -151,6 +151,7 @@ class Polars(Engine):
             ),
             "Q10c": (frame(tasks), lambda found: self.tasks_digest(found.to_arrow())),
             "Q11": ((lambda: stamped.sink_csv(csv)), lambda _: csv_lines(csv)),
+            "Q12": ((lambda: stamped.sink_ndjson(lines)), lambda _: json_lines(lines)),
             "A1": rows(self._figures(metric, "value")),
             "A2": one_row(metric.select(self._exact(metric_count, "value")), lambda row: list(row[0])),
             "A3": (

@@ -1,6 +1,7 @@
 //! What may be asked: commands, options, and their help.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tallystone::export::ExportFormat;
@@ -9,6 +10,8 @@ use tallystone::{
     Aggregation, Interval, Limit, MaintenanceWork, Order, Percentile, Table, Tiers, Timestamp,
     TopBy,
 };
+
+use crate::dashboard::settings;
 
 /// Stores and queries the metrics of AI-agent fleets: tasks, gauges of agents, gauges of swarms.
 ///
@@ -19,7 +22,8 @@ use tallystone::{
     name = "tallystone",
     version,
     after_help = "Times are RFC 3339 (2026-11-23T10:00:00Z) or a date (2026-11-23, 00:00 UTC).\n\
-                  Exit codes: 0 done, 1 failed, 2 bad command line, 3 damaged data.\n\
+                  Exit codes: 0 done, 1 failed, 2 bad command line or configuration, 3 damaged data,\n\
+                  4 an alert fires.\n\
                   Begin with `tallystone demo`.",
     propagate_version = true
 )]
@@ -41,9 +45,16 @@ pub(crate) struct Globals {
         default_value = "tallystone-data"
     )]
     pub(crate) store: PathBuf,
+    /// Configuration of alerts and dashboard [default: tallystone.toml in the store]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Print JSON, on one line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Take the store for anybody's: query, export, stats, verify and inspect alone, no link is
+    /// followed, no catalog opened, limits are halved
+    #[arg(long, global = true)]
+    pub(crate) untrusted: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +77,7 @@ pub(crate) enum Command {
         instance; swarm_id is swarm_id or swarm; metric_type is the label of that name, else the name\n\
         of the metric (__name__ in a map); other labels become metadata. Without a time of its own a\n\
         sample is of the time of the import.\n\n\
+        A text may be compressed with gzip, whatever its name is; its beginning tells.\n\n\
         SQLite files are those of the stores with schema 2.0.0 (archives included) and 1.0.0 (whose\n\
         result and files_changed become metadata). A real where a whole number belongs is rounded.\n\
         The file is never written to, and may be in use.\n\n\
@@ -74,6 +86,7 @@ pub(crate) enum Command {
         tallystone import gauges.jsonl --table agent --time-format ms\n  \
         tallystone import cpu.csv --table agent --set agent_id=i-1 --set metric_type=cpu \\\n    \
         --time-format '%Y-%m-%d %H:%M:%S'\n  \
+        tallystone import rows.jsonl.gz --keep\n  \
         tallystone import jobs.csv --map task_id=job,agent_id=worker,success=ok\n  \
         tallystone import .swarm/metrics.db --keep\n  \
         curl -s host:9090/metrics | tallystone import - --format prometheus --set agent_id=host")]
@@ -100,6 +113,22 @@ pub(crate) enum Command {
         tallystone export --format openmetrics --all-samples --output samples.om\n  \
         tallystone export --format grafana --field tokens_used --interval 5m --agg sum")]
     Export(ExportArgs),
+    /// Shows live how the fleet does: tasks, agents, queue, resources, trends, alerts
+    ///
+    /// Press ? for the keys. Alerts and panels are configured in tallystone.toml in the store, or
+    /// in the file that --config names; see docs/dashboard.md.
+    #[command(after_help = "Examples:\n  \
+        tallystone dashboard\n  \
+        tallystone dashboard --once | mail -s fleet ops@example.com\n  \
+        tallystone dashboard --once --json --window 1h")]
+    Dashboard(DashboardArgs),
+    /// Evaluates alerts, for timers and pipelines
+    Alerts(AlertsArgs),
+    /// Sums up a day or a week beside the one before
+    #[command(after_help = "Examples:\n  \
+        tallystone report daily\n  \
+        tallystone report weekly --markdown --of 2026-11-23")]
+    Report(ReportArgs),
     /// Shows rows, bytes and time ranges by table and kind of file
     Stats(StatsArgs),
     /// Seals, archives, rolls up and expires now what would otherwise wait
@@ -111,10 +140,20 @@ pub(crate) enum Command {
     /// The directory is absent, empty, or an earlier backup of the same store that nobody has
     /// written to. Other processes may go on writing. To restore, open the directory.
     Backup(BackupArgs),
-    /// Describes a file of a store
+    /// Describes a file of a store, whatever its kind, also a damaged one
+    ///
+    /// A damaged file is described as far as it can be read, and then what is wrong and where; the
+    /// command ends with 3. Links and pipes are refused. Of the catalog only the tables are shown.
     Inspect(InspectArgs),
     /// Checks every checksum of the store; changes nothing
     Verify(VerifyArgs),
+    /// Makes a damaged store whole again from what can be read of it; deletes nothing
+    ///
+    /// Every row that can be read is kept; indexes, summaries, the catalog and lost small files
+    /// are made anew. Damaged files are kept in quarantine/. What is lost is named here, and from
+    /// then on in the coverage of answers, as gone for the reason `damaged`. Ends with 3 if rows
+    /// are lost or a damaged file is left, as one that a process is writing to is.
+    Repair(RepairArgs),
     /// Builds the catalog anew from the files of the store
     RebuildCatalog,
     /// Prints a completion script for a shell
@@ -216,8 +255,9 @@ pub(crate) struct ImportArgs {
     /// jsonl; agent of prometheus and openmetrics]
     #[arg(long, value_name = "task|agent|swarm", value_parser = table)]
     pub(crate) table: Option<Table>,
-    /// How the files are written [default: by the end of the name: .csv, .jsonl, .ndjson, .json,
-    /// .prom, .om, .openmetrics, .db, .sqlite, .sqlite3; a SQLite file is known by its beginning]
+    /// How the files are written [default: by the end of the name, also before .gz: .csv, .jsonl,
+    /// .ndjson, .json, .prom, .om, .openmetrics; .db, .sqlite, .sqlite3; a SQLite file is known
+    /// by its beginning]
     #[arg(long)]
     pub(crate) format: Option<FormatArg>,
     /// Which column or label holds a field; other columns that are no field are then passed over
@@ -544,6 +584,65 @@ impl From<ExportFormatArg> for ExportFormat {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct DashboardArgs {
+    /// Print everything once, as text, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// As if it were then [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "once")]
+    pub(crate) at: Option<Timestamp>,
+    /// Time before now that is looked at: 90s, 5m, 24h, 7d [default: as configured, 5m]
+    #[arg(long, value_name = "LENGTH", value_parser = window)]
+    pub(crate) window: Option<i64>,
+    /// Time between two looks at the store, 1s to 1h [default: as configured, 5s]
+    #[arg(long, value_name = "LENGTH", value_parser = refresh, conflicts_with = "once")]
+    pub(crate) refresh: Option<Duration>,
+    /// Draw with ASCII characters alone
+    #[arg(long)]
+    pub(crate) ascii: bool,
+    /// Leave the mouse to the terminal
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) no_mouse: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AlertsArgs {
+    #[command(subcommand)]
+    pub(crate) what: AlertsWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsWhat {
+    /// Takes every alert to its next state and shows all; exit code 4 while one fires
+    ///
+    /// States are kept in the store, and every change is recorded as a swarm metric
+    /// alert.NAME of the swarm tallystone. Where another process keeps the states, or the
+    /// store can only be read, alerts are evaluated and nothing is kept.
+    Check,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// Day or week, of UTC; a week begins on Monday
+    #[arg(value_name = "PERIOD")]
+    pub(crate) period: ReportPeriod,
+    /// The day or week that this lies in [default: the last that is over]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) of: Option<Timestamp>,
+    /// Print Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportPeriod {
+    /// A day
+    Daily,
+    /// A week
+    Weekly,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
     /// A file of a store
     #[arg(value_name = "FILE")]
@@ -663,6 +762,13 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
     /// Which shell
     pub(crate) shell: clap_complete::Shell,
@@ -695,6 +801,14 @@ fn length(text: &str) -> Result<i64, String> {
     tallystone::time::parse_length(text)
         .filter(|micros| *micros > 0)
         .ok_or_else(|| "expected a length of time as 90s, 5m, 24h, 7d".to_owned())
+}
+
+fn window(text: &str) -> Result<i64, String> {
+    settings::parse_window(text)
+}
+
+fn refresh(text: &str) -> Result<Duration, String> {
+    settings::parse_refresh(text)
 }
 
 fn table(text: &str) -> Result<Table, String> {

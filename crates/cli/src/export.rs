@@ -35,7 +35,7 @@ pub(crate) fn run(globals: &Globals, args: &ExportArgs) -> Result<Exit, Failure>
         return Err(Failure::Usage(message.to_owned()));
     }
     let request = request(args)?;
-    let store = open::for_reading(&globals.store)?;
+    let store = open::as_told(globals)?;
     let snapshot = store.snapshot()?;
     let bar = progress(&snapshot, &request);
     let gzip = args.gzip || args.output.as_deref().is_some_and(|path| ends_in(path, "gz"));
@@ -92,13 +92,17 @@ pub(crate) fn write_file(
     gzip: bool,
     bar: &ProgressBar,
 ) -> Result<(ExportReport, u64), Failure> {
-    let mut target = Target::create(path)?;
+    let not_written = |cause: &io::Error| {
+        let name = path.display();
+        Failure::Other(format!("{name}: the export could not be written: {cause}"))
+    };
+    let mut target = Target::create(path).map_err(|cause| not_written(&cause))?;
     let written = write(snapshot, request, &mut target, gzip, bar);
     let (report, file_bytes) = written.map_err(|failure| match failure {
-        Failure::Output(cause) => Failure::Store(tallystone::Error::io("write", path, cause)),
+        Failure::Output(cause) => not_written(&cause),
         other => other,
     })?;
-    target.publish()?;
+    target.publish().map_err(|cause| not_written(&cause))?;
     Ok((report, file_bytes))
 }
 

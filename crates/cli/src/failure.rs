@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Usage,
     /// Damaged data was met.
     Damaged,
+    /// An alert fires.
+    Firing,
 }
 
 impl Exit {
@@ -34,6 +36,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Damaged => 3,
+            Exit::Firing => 4,
         })
     }
 }
@@ -79,12 +82,13 @@ impl Failure {
         }
     }
 
-    fn message(&self) -> Option<String> {
+    /// What to say; nothing where nobody is left to read it.
+    pub(crate) fn message(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
             Self::Usage(message) | Self::Other(message) => Some(message.clone()),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-            Self::Output(error) => Some(format!("standard output: {error}")),
+            Self::Output(error) => Some(format!("standard output: could not be written: {error}")),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! targets of exports.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tallystone::Error;
@@ -18,8 +18,12 @@ pub(crate) fn open_source(path: &Path) -> Result<(File, u64), Failure> {
     let file = File::open(path).map_err(failed)?;
     let kind = file.metadata().map_err(failed)?;
     if !kind.is_file() {
-        let what = if kind.is_dir() { "a directory" } else { "not a regular file" };
-        return Err(Failure::Other(format!("{}: {what}, expected a file", path.display())));
+        let (what, expected) = if kind.is_dir() {
+            ("a directory", "a file")
+        } else {
+            ("not a regular file", "one, or a stream as standard input (-)")
+        };
+        return Err(Failure::Other(format!("{}: {what}, expected {expected}", path.display())));
     }
     Ok((file, kind.len()))
 }
@@ -32,12 +36,27 @@ pub(crate) fn beginning(file: &File, path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Keeps a stream in a temporary file, since an import reads twice.
-pub(crate) fn spool(mut input: impl Read) -> Result<NamedTempFile, Failure> {
-    let failed = |cause| Failure::Store(Error::io("write", &std::env::temp_dir(), cause));
-    let mut spool = tempfile::Builder::new().prefix("tallystone-").tempfile().map_err(failed)?;
-    io::copy(&mut input, spool.as_file_mut()).map_err(failed)?;
-    Ok(spool)
+/// Keeps standard input in a temporary file, since an import reads twice.
+pub(crate) fn spool(mut input: impl BufRead) -> Result<NamedTempFile, Failure> {
+    let not_kept = |cause| {
+        let dir = std::env::temp_dir();
+        let dir = dir.display();
+        Failure::Other(format!("standard input: could not be kept in {dir}: {cause}"))
+    };
+    let mut spool = tempfile::Builder::new().prefix("tallystone-").tempfile().map_err(not_kept)?;
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok([]) => return Ok(spool),
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => {
+                return Err(Failure::Other(format!("standard input: cannot be read: {cause}")));
+            }
+        };
+        spool.as_file_mut().write_all(bytes).map_err(not_kept)?;
+        let count = bytes.len();
+        input.consume(count);
+    }
 }
 
 /// Lines that an import passed over. The file is made when there is one; unless it is
@@ -118,13 +137,8 @@ pub(crate) struct Target {
 
 impl Target {
     /// Opens a target, or a file beside it.
-    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        let failed = |cause| Failure::Store(Error::io("create", path, cause));
-        Self::try_create(path).map_err(failed)
-    }
-
     #[expect(clippy::disallowed_methods, reason = "the file that the caller names")]
-    fn try_create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         // A link stays one: what it points to is written.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         match std::fs::metadata(&path) {
@@ -143,10 +157,10 @@ impl Target {
     }
 
     /// Gives the complete file its name.
-    pub(crate) fn publish(mut self) -> Result<(), Failure> {
+    pub(crate) fn publish(mut self) -> io::Result<()> {
         let Some(aside) = self.aside.clone() else { return Ok(()) };
-        let renamed = self.file.sync_all().and_then(|()| rename(&aside, &self.path));
-        renamed.map_err(|cause| Failure::Store(Error::io("write", &self.path, cause)))?;
+        self.file.sync_all()?;
+        rename(&aside, &self.path)?;
         self.aside = None;
         Ok(())
     }

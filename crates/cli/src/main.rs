@@ -4,7 +4,10 @@
 //! per command does it through the library's public calls, `output` prints, and `failure`
 //! turns every error into a message and an exit code.
 
+mod alerts;
 mod args;
+mod config;
+mod dashboard;
 mod demo;
 mod export;
 mod failure;
@@ -16,6 +19,8 @@ mod open;
 mod output;
 mod query;
 mod record;
+mod repair;
+mod report;
 mod shell;
 mod stats;
 mod verify;
@@ -44,18 +49,34 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     let globals = &cli.globals;
+    let only_reads = matches!(
+        cli.command,
+        Command::Query(_)
+            | Command::Export(_)
+            | Command::Stats(_)
+            | Command::Verify(_)
+            | Command::Inspect(_)
+    );
+    if globals.untrusted && !only_reads {
+        let message = "--untrusted goes with query, export, stats, verify and inspect alone";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     match &cli.command {
         Command::Demo(args) => demo::run(globals, args),
         Command::Record(args) => record::run(globals, args),
         Command::Import(args) => import::run(globals, args),
         Command::Query(args) => query::run(globals, args),
         Command::Export(args) => export::run(globals, args),
+        Command::Dashboard(args) => dashboard::run(globals, args),
+        Command::Alerts(args) => alerts::run(globals, args),
+        Command::Report(args) => report::run(globals, args),
         Command::Stats(args) => stats::run(globals, args),
         Command::Maintain(args) => maintain::run(globals, args),
         Command::Retention(args) => maintain::retention(globals, args),
         Command::Backup(args) => maintain::backup(globals, args),
         Command::Inspect(args) => inspect::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),
+        Command::Repair(args) => repair::run(globals, args),
         Command::RebuildCatalog => verify::rebuild_catalog(globals),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),

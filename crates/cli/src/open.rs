@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tallystone::{Options, Store};
 
+use crate::args::Globals;
 use crate::failure::Failure;
 use crate::output::escape;
 
@@ -14,10 +15,30 @@ pub(crate) fn for_reading(dir: &Path) -> Result<Store, Failure> {
     noted(Store::open_read_only(dir)?)
 }
 
+/// For reading, as far as the command line trusts the store.
+pub(crate) fn as_told(globals: &Globals) -> Result<Store, Failure> {
+    if !globals.untrusted {
+        return for_reading(&globals.store);
+    }
+    expect_store(&globals.store)?;
+    noted(Store::open_untrusted(&globals.store)?)
+}
+
 /// For changes to a store that has to be there.
 pub(crate) fn existing(dir: &Path) -> Result<Store, Failure> {
     expect_store(dir)?;
     noted(Store::open_with(dir, options())?)
+}
+
+/// For changes where that can be, else for reading: for those who look at a store that has to
+/// be there, and keep what they found if they may. Says nothing of what opening found.
+pub(crate) fn for_writing_or_reading(dir: &Path) -> Result<Store, Failure> {
+    expect_store(dir)?;
+    match Store::open_with(dir, options()) {
+        Ok(store) => Ok(store),
+        // Where reading fails too, the first reason is the better one.
+        Err(error) => Ok(Store::open_read_only(dir).map_err(|_| error)?),
+    }
 }
 
 /// For writing; the store is created in an absent or empty directory.
@@ -30,7 +51,8 @@ pub(crate) fn options() -> Options {
     Options { maintenance: None, ..Options::default() }
 }
 
-fn expect_store(dir: &Path) -> Result<(), Failure> {
+/// Makes sure that there is something to be a store.
+pub(crate) fn expect_store(dir: &Path) -> Result<(), Failure> {
     let what = match contents(dir)? {
         Contents::Something => return Ok(()),
         Contents::Nothing => "an empty directory",

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use tallystone::export::is_formula;
 use tallystone::{Timestamp, Value};
 
 use crate::failure::Failure;
@@ -54,17 +55,24 @@ impl<'a> Cell<'a> {
         }
     }
 
+    /// Whole, but floats short: for those who escape and cut texts themselves.
+    pub(crate) fn plain(&self) -> String {
+        match self {
+            Self::Null => "-".to_owned(),
+            Self::Float(value) => short_float(*value),
+            _ => self.exact().into_owned(),
+        }
+    }
+
     /// Short and safe to show, for tables.
     fn shown(&self) -> String {
         match self {
-            Self::Null => "-".to_owned(),
             Self::Text(text) => {
                 let start: String = text.chars().take(CELL_CHARS_MAX).collect();
                 let dots = if start.len() < text.len() { "..." } else { "" };
                 escape(&start) + dots
             }
-            Self::Float(value) => short_float(*value),
-            _ => self.exact().into_owned(),
+            _ => self.plain(),
         }
     }
 }
@@ -104,16 +112,24 @@ pub(crate) trait Record {
 /// Names of columns, in order.
 pub(crate) type Columns<'a> = &'a [&'a str];
 
-/// Text without control characters, and without the marks that turn the direction of text:
-/// a terminal would act on them.
+/// Text without control characters, without the marks that turn the direction of text, and
+/// without characters that are not seen: a terminal would act on them, or disagree with others
+/// about the room that they take.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(
             c,
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
         );
-        if c.is_control() || turns {
+        let is_unseen = matches!(
+            c,
+            '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200d}'
+                | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}'
+                | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+        );
+        if c.is_control() || turns || is_unseen {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
@@ -213,10 +229,6 @@ pub(crate) fn csv<T: Record>(
     }
     writer.flush()?;
     Ok(())
-}
-
-fn is_formula(text: &str) -> bool {
-    text.starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
 /// One line of JSON.

@@ -22,7 +22,7 @@ use crate::output::{self, Cell, Columns, Record, escape};
 pub(crate) fn run(globals: &Globals, args: &QueryArgs) -> Result<Exit, Failure> {
     check_options(args).map_err(Failure::Usage)?;
     let filter = filter(args)?;
-    let store = open::for_reading(&globals.store)?;
+    let store = open::as_told(globals)?;
     let printer =
         Printer { json: globals.json, csv: args.csv, raw: args.raw, explain: args.explain };
     ask(&store.snapshot()?, args, &filter, &printer)

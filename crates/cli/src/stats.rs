@@ -75,7 +75,7 @@ pub(crate) fn run(globals: &Globals, args: &StatsArgs) -> Result<Exit, Failure> 
     if args.health {
         return health(globals);
     }
-    let stats = open::for_reading(&globals.store)?.stats()?;
+    let stats = open::as_told(globals)?.stats()?;
     let mut out = output::stdout();
     if globals.json {
         output::json(&mut out, &stats)?;
@@ -103,7 +103,7 @@ pub(crate) fn run(globals: &Globals, args: &StatsArgs) -> Result<Exit, Failure> 
 }
 
 fn health(globals: &Globals) -> Result<Exit, Failure> {
-    let health = open::for_reading(&globals.store)?.health()?;
+    let health = open::as_told(globals)?.health()?;
     let mut out = output::stdout();
     if globals.json {
         output::json(&mut out, &health)?;

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use tallystone::VerifyProblem;
+
 use crate::args::{Globals, VerifyArgs};
 use crate::failure::{Exit, Failure};
 use crate::open;
@@ -9,7 +11,7 @@ use crate::output::{self, bytes, counted};
 
 /// Ends as with damaged data if anything is wrong.
 pub(crate) fn run(globals: &Globals, args: &VerifyArgs) -> Result<Exit, Failure> {
-    let report = open::for_reading(&globals.store)?.verify(args.deep)?;
+    let report = open::as_told(globals)?.verify(args.deep)?;
     let mut out = output::stdout();
     if globals.json {
         output::json(&mut out, &report)?;
@@ -17,9 +19,7 @@ pub(crate) fn run(globals: &Globals, args: &VerifyArgs) -> Result<Exit, Failure>
         let (files, rows) = (counted(report.files, "file"), counted(report.rows, "row"));
         writeln!(out, "checked {files}, {rows}, {}", bytes(report.bytes))?;
         for problem in &report.problems {
-            let loss = if problem.loses_rows { "rows are lost" } else { "no row is lost" };
-            let (file, message) = (output::escape(&problem.file), output::escape(&problem.message));
-            writeln!(out, "{file}: {message} ({loss})")?;
+            writeln!(out, "{}", line(problem))?;
         }
         let verdict = match report.problems.len() as u64 {
             0 => "no problem".to_owned(),
@@ -29,6 +29,29 @@ pub(crate) fn run(globals: &Globals, args: &VerifyArgs) -> Result<Exit, Failure>
     }
     out.flush()?;
     Ok(if report.problems.is_empty() { Exit::Ok } else { Exit::Damaged })
+}
+
+/// File, place in it, what is wrong, and what is lost by it.
+fn line(problem: &VerifyProblem) -> String {
+    let mut place = output::escape(&problem.file);
+    for (what, number) in [("block", problem.block), ("frame", problem.frame)] {
+        if let Some(number) = number {
+            place.push_str(&format!(", {what} {number}"));
+        }
+    }
+    if let Some(column) = problem.column {
+        place.push_str(&format!(", column {column}"));
+    }
+    let range = match (problem.from, problem.to) {
+        (Some(from), Some(to)) => format!(", {from} to {to}"),
+        _ => String::new(),
+    };
+    let loss = match (problem.loses_rows, problem.rows) {
+        (false, _) => "no row is lost".to_owned(),
+        (true, Some(rows)) => format!("{} lost{range}", counted(rows, "row")),
+        (true, None) => format!("rows are lost, nobody knows how many{range}"),
+    };
+    format!("{place}: {} ({loss})", output::escape(&problem.message))
 }
 
 pub(crate) fn rebuild_catalog(globals: &Globals) -> Result<Exit, Failure> {

@@ -10,9 +10,9 @@ use flate2::bufread::ZlibDecoder;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::Failure;
-use super::layout::{ARCHIVE, Layout, Tables};
+use super::layout::{ARCHIVE, Layout};
 use super::values::{Maker, VALUES_MAX, Value};
+use super::{Failure, each_row, files};
 use crate::error::{Error, Result};
 use crate::import::jsonl::{Object, unquoted};
 use crate::import::scan::{Fault, Scanner};
@@ -24,37 +24,28 @@ const DECODED_BYTES_MAX: u64 = 256 << 20;
 /// Reads all archives, in the order in which they were made.
 pub(super) fn read(
     connection: &Connection,
-    tables: &Tables,
     maker: &mut Maker,
     sink: &mut Sink<'_>,
 ) -> Result<(), Failure> {
-    debug_assert!(tables.has_archive);
-    let mut statement = connection.prepare(&format!(
-        "SELECT rowid, metric_table, aggregation_level, record_count, compressed_data \
-         FROM {ARCHIVE} ORDER BY rowid"
-    ))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let number: i64 = row.get(0)?;
+    let columns = "metric_table, aggregation_level, record_count, compressed_data";
+    each_row(connection, columns, ARCHIVE, |number, row| {
+        let Some(row) = row else {
+            return Ok(sink.bad(&bad(number, None, files::too_long(), &[]))?);
+        };
         let table = Value::of(row.get_ref(1)?);
         let level = Value::of(row.get_ref(2)?);
         let count = Value::of(row.get_ref(3)?);
         let archive = match (layout(&table, &level), row.get_ref(4)?) {
-            (Ok(layout), _) if !sink.options.wants(layout.table()) => continue,
+            (Ok(layout), _) if !sink.options.wants(layout.table()) => return Ok(()),
             (Ok(layout), ValueRef::Blob(data)) => Archive { number, layout, data },
-            (Err(message), _) => {
-                sink.bad(&bad(number, None, message, &[]))?;
-                continue;
-            }
+            (Err(message), _) => return Ok(sink.bad(&bad(number, None, message, &[]))?),
             (Ok(_), _) => {
                 let message = "compressed_data: no bytes, expected a zlib stream".to_owned();
-                sink.bad(&bad(number, None, message, &[]))?;
-                continue;
+                return Ok(sink.bad(&bad(number, None, message, &[]))?);
             }
         };
-        archive.read(&count, maker, sink)?;
-    }
-    Ok(())
+        Ok(archive.read(&count, maker, sink)?)
+    })
 }
 
 fn layout(table: &Value<'_>, level: &Value<'_>) -> Result<Layout, String> {

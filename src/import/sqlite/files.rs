@@ -2,6 +2,7 @@
 //! of it is read without a trace.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const VALUE_BYTES_MAX: i32 = 64 << 20;
 const HEADER_BYTES: usize = 20;
 /// Where the header says how the file is written; 2 means through a log.
 const WRITE_VERSION_OFFSET: usize = 18;
+/// Where the header says how long a page is, big-endian; 1 means 64 KiB.
+const PAGE_BYTES: Range<usize> = 16..18;
 /// What the copy is called.
 const COPY: &str = "copy.db";
 /// Files that lie beside a database and belong to it.
@@ -49,6 +52,7 @@ impl Files {
         let has_log = header.get(WRITE_VERSION_OFFSET) == Some(&2);
         if companions(&main)?.is_empty() {
             let fingerprint = fingerprint(&main)?;
+            check_length(&main, &header, fingerprint.bytes)?;
             return Ok(Self { main, fingerprint, copy: None, has_log });
         }
         let (copy, fingerprint) = copy(&main)?;
@@ -121,9 +125,27 @@ fn header(main: &ForeignFile) -> Result<Vec<u8>> {
         return refuse("empty file, expected a SQLite database");
     }
     if !is_sqlite(&header) {
-        return refuse("not a SQLite database, expected one that is not encrypted");
+        return refuse(
+            "not a SQLite database, expected one that is neither encrypted nor compressed",
+        );
     }
     Ok(header)
+}
+
+/// Checks that a file that nobody writes to has whole pages: SQLite reads zeros where the last
+/// one was cut off, and takes them for values.
+fn check_length(main: &ForeignFile, header: &[u8], bytes: u64) -> Result<()> {
+    let page = match header.get(PAGE_BYTES) {
+        Some(&[0, 1]) => 65_536,
+        Some(&[high, low]) => u64::from(u16::from_be_bytes([high, low])),
+        _ => 0,
+    };
+    // What is no size of a page is for SQLite to refuse.
+    if page == 0 || bytes.is_multiple_of(page) {
+        return Ok(());
+    }
+    let message = format!("damaged: {bytes} bytes, expected whole pages of {page}");
+    Err(Error::bad_input(message).with_path(main.path()))
 }
 
 /// What belongs to the file and has something in it.
@@ -192,6 +214,16 @@ fn immutable(path: &Path) -> String {
     address
 }
 
+/// Whether a value is longer than is read.
+pub(super) fn is_too_long(cause: &rusqlite::Error) -> bool {
+    cause.sqlite_error_code() == Some(ErrorCode::TooBig)
+}
+
+/// What a row with such a value is told.
+pub(super) fn too_long() -> String {
+    format!("a value of more than {VALUE_BYTES_MAX} bytes, expected at most so many")
+}
+
 /// An error of SQLite on a file that is not ours.
 pub(super) fn error(path: &Path, cause: &rusqlite::Error) -> Error {
     let code = match cause {
@@ -209,7 +241,6 @@ pub(super) fn error(path: &Path, cause: &rusqlite::Error) -> Error {
             | ErrorCode::PermissionDenied
             | ErrorCode::OutOfMemory,
         ) => (ErrorKind::Io, "cannot be read"),
-        Some(ErrorCode::TooBig) => (ErrorKind::BadInput, "a value of more than 64 MiB"),
         Some(ErrorCode::NotADatabase) => (ErrorKind::BadInput, "not a SQLite database"),
         _ => (ErrorKind::BadInput, "damaged, expected a whole SQLite database"),
     };

@@ -21,7 +21,7 @@ mod values;
 
 use std::path::Path;
 
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, Row};
 
 use self::files::Files;
 use self::layout::{Layout, Tables};
@@ -103,41 +103,46 @@ impl SqliteSource {
         let mut sink = Sink::new(options, &mut on_row, &mut on_bad);
         let mut maker = Maker::new(options.zone.clone());
         if self.tables.has_archive {
-            archive::read(&self.connection, &self.tables, &mut maker, &mut sink)
-                .map_err(|fault| self.error(fault))?;
+            archive::read(&self.connection, &mut maker, &mut sink)
+                .map_err(|failure| self.error(failure))?;
         }
         for layout in &self.tables.layouts {
             if options.wants(layout.table()) {
-                self.read_table(layout, &mut maker, &mut sink)?;
+                self.read_table(layout, &mut maker, &mut sink)
+                    .map_err(|failure| self.error(failure))?;
             }
         }
         self.files.check_unchanged()?;
         Ok(sink.count)
     }
 
-    fn read_table(&self, layout: &Layout, maker: &mut Maker, sink: &mut Sink<'_>) -> Result<()> {
-        let failed = |cause| self.error(Failure::Sqlite(cause));
-        let mut statement = select(&self.connection, layout).map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
+    fn read_table(
+        &self,
+        layout: &Layout,
+        maker: &mut Maker,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Failure> {
         let width = layout.fields().len();
-        let mut number = 0;
-        while let Some(row) = rows.next().map_err(failed)? {
-            number = row.get_ref(0).map_err(failed)?.as_i64().unwrap_or(number + 1);
+        each_row(&self.connection, &layout.columns(), layout.name(), |number, row| {
             let mut values = [const { Value::Null }; VALUES_MAX];
-            for (at, value) in values.iter_mut().take(width).enumerate() {
-                *value = Value::of(row.get_ref(at + 1).map_err(failed)?);
-            }
-            let message = match maker.row(layout, &values) {
-                Ok(row) => sink.offer(&row)?,
-                Err(message) => Some(message),
+            let message = if let Some(row) = row {
+                for (at, value) in values.iter_mut().take(width).enumerate() {
+                    *value = Value::of(row.get_ref(at + 1)?);
+                }
+                match maker.row(layout, &values) {
+                    Ok(row) => sink.offer(&row)?,
+                    Err(message) => Some(message),
+                }
+            } else {
+                Some(files::too_long())
             };
             if let Some(message) = message {
                 let place = Place::Row { table: layout.name(), row: number, entry: None };
-                let raw = values::shown(layout, &values);
+                let raw = row.map_or_else(Vec::new, |_| values::shown(layout, &values));
                 sink.bad(&BadLine { place, message, raw })?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn error(&self, failure: Failure) -> Error {
@@ -166,13 +171,37 @@ impl From<Error> for Failure {
     }
 }
 
-/// The columns of a table; the rowid before them, or NULL where the table has none.
-fn select<'a>(
-    connection: &'a Connection,
-    layout: &Layout,
-) -> Result<Statement<'a>, rusqlite::Error> {
-    let columns = layout.columns();
-    let from = layout.name();
-    let by_row = connection.prepare(&format!("SELECT rowid, {columns} FROM {from} ORDER BY rowid"));
-    by_row.or_else(|_| connection.prepare(&format!("SELECT NULL, {columns} FROM {from}")))
+/// Passes each row of a table to `each`, by rowid: its number, and the row with the columns from
+/// 1 on. Of a row with a value that is too long to be read there is the number alone.
+fn each_row(
+    connection: &Connection,
+    columns: &str,
+    table: &str,
+    mut each: impl FnMut(i64, Option<&Row<'_>>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let has_rowid = connection.prepare(&format!("SELECT rowid FROM {table}")).is_ok();
+    let (rowid, order) = if has_rowid { ("rowid", "ORDER BY rowid") } else { ("NULL", "") };
+    let mut statement = connection
+        .prepare(&format!("SELECT {rowid}, {columns} FROM {table} {order} LIMIT -1 OFFSET ?1"))?;
+    let mut passed = 0;
+    loop {
+        let mut rows = statement.query([passed])?;
+        loop {
+            match rows.next() {
+                Ok(Some(row)) => {
+                    passed += 1;
+                    each(row.get_ref(0)?.as_i64().unwrap_or(passed), Some(row))?;
+                }
+                Ok(None) => return Ok(()),
+                Err(cause) if files::is_too_long(&cause) => break,
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        // What is passed over by an offset is not looked at, so that the query can go on behind
+        // the row, and the number of it be asked for.
+        let number = format!("SELECT {rowid} FROM {table} {order} LIMIT 1 OFFSET ?1");
+        let number: Option<i64> = connection.query_row(&number, [passed], |row| row.get(0))?;
+        passed += 1;
+        each(number.unwrap_or(passed), None)?;
+    }
 }

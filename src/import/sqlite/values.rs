@@ -8,6 +8,7 @@ use rusqlite::types::ValueRef;
 
 use super::layout::{Layout, Shape};
 use crate::import::{ParsedRow, Zone};
+use crate::limits::LINE_BYTES_MAX;
 use crate::row::TaskMetric;
 use crate::time::Timestamp;
 
@@ -227,7 +228,7 @@ pub(super) fn shown(layout: &Layout, values: &[Value<'_>; VALUES_MAX]) -> Vec<u8
             Value::Null => serde_json::Value::Null,
             Value::Integer(value) => (*value).into(),
             Value::Real(value) => (*value).into(),
-            Value::Text(text) => text.as_ref().into(),
+            Value::Text(text) => beginning(text).into(),
             Value::Bytes(_) => value.shown().into(),
         };
         row.insert((*field).to_owned(), value);
@@ -235,6 +236,15 @@ pub(super) fn shown(layout: &Layout, values: &[Value<'_>; VALUES_MAX]) -> Vec<u8
     let mut line = serde_json::Value::Object(row).to_string().into_bytes();
     line.push(b'\n');
     line
+}
+
+/// A text, cut where it is longer than a line may be.
+fn beginning(text: &str) -> &str {
+    let mut end = text.len().min(LINE_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tallystone::{Appender, Durability, Options, Result as StoreResult, Store, StoreStats};
+use tallystone::{
+    Appender, Durability, Options, Result as StoreResult, Store, StoreStats, Timestamp,
+};
 
-use crate::args::{DemoArgs, Globals};
+use crate::args::{DemoArgs, Globals, ReportPeriod};
 use crate::failure::{Exit, Failure};
 use crate::open::{self, Contents};
 use crate::output::{self, Cell, Record, thousands};
-use crate::stats;
+use crate::{report, stats};
 
 pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
     let dir = match &args.dir {
@@ -33,6 +35,7 @@ pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
     let steps = write(&store, &bar)?;
     bar.set_message("asking");
     let answers = questions::ask(&store.snapshot()?)?;
+    let week = report::read(&store, ReportPeriod::Weekly, Some(Timestamp::parse(WEEK)?))?;
     bar.set_message("exporting");
     let exported = exports::write(&store.snapshot()?, &exports::beside(&dir))?;
     let stats = store.stats()?;
@@ -44,6 +47,7 @@ pub(crate) fn run(globals: &Globals, args: &DemoArgs) -> Result<Exit, Failure> {
         dir: &dir,
         steps: &steps,
         questions: &answers,
+        week: &week,
         exports: &exported,
         stats: &stats,
         aged: &aged,
@@ -63,6 +67,7 @@ struct Report<'a> {
     dir: &'a Path,
     steps: &'a [Step],
     questions: &'a [questions::Answered],
+    week: &'a report::Report,
     exports: &'a [exports::Exported],
     stats: &'a StoreStats,
     aged: &'a aged::Aged,
@@ -164,7 +169,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 fn print(out: &mut impl Write, report: &Report<'_>) -> Result<(), Failure> {
-    let Report { dir, steps, questions: answers, exports: exported, stats, aged } = *report;
+    let Report { dir, steps, questions: answers, week, exports: exported, stats, aged } = *report;
     let shown = dir.display();
     let rows = thousands(steps.iter().filter_map(|step| step.rows).sum());
     writeln!(out, "Tallystone demo: {rows} rows of real recordings in {shown}")?;
@@ -184,6 +189,10 @@ fn print(out: &mut impl Write, report: &Report<'_>) -> Result<(), Failure> {
     for answer in answers {
         answer.print(out, &shown.to_string())?;
     }
+
+    heading(out, "Reported")?;
+    writeln!(out, "$ tallystone --store {shown} report weekly --of {WEEK}")?;
+    week.print(out, &report::Plain)?;
 
     heading(out, "Exported")?;
     exports::print(out, exported, &exports::beside(dir))?;
@@ -212,6 +221,9 @@ fn heading(out: &mut impl Write, title: &str) -> io::Result<()> {
     writeln!(out, "\n== {title} ==\n")
 }
 
+/// A day of the week that is reported: one with many runs.
+const WEEK: &str = "2023-07-05";
+
 const SOURCES: [&str; 6] = [
     "PostgreSQL benchmark runs on 7,502 cloud machines and requests to two LLM services:",
     "  Azure Public Dataset (Microsoft, CC-BY-4.0), in part.",
@@ -221,7 +233,7 @@ const SOURCES: [&str; 6] = [
     "  requests per minute, counted from the requests.",
 ];
 
-const GO_ON: [&str; 9] = [
+const GO_ON: [&str; 10] = [
     "tallystone --store DIR stats",
     "tallystone --store DIR verify --deep",
     "tallystone --store DIR query summary --json",
@@ -229,6 +241,7 @@ const GO_ON: [&str; 9] = [
     "tallystone --store DIR query percentile --field tokens_used --percentile 0.5",
     "tallystone --store DIR query task-metrics --agent-id conv --limit 20 --csv",
     "tallystone --store DIR query top-agents --metric-type avg_duration_ms --explain",
+    "tallystone --store DIR dashboard --once --at 2023-11-16T19:00:00Z --window 1h",
     "tallystone --store DIR export --format csv --table agent --output DIR-exports/agents.csv",
     "tallystone --store DIR record task --task-id t1 --agent-id me --success true",
 ];

@@ -1,5 +1,7 @@
 //! Stats and checks of a sound store, and exit code 3 for a damaged one.
 
+#![expect(clippy::disallowed_methods, reason = "files are damaged as another program would")]
+
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -61,6 +63,52 @@ fn exports_of_damaged_rows_say_so() {
         assert_eq!(run.code, 3, "{format}: {}", run.err);
         assert!(!place.path().join("strict.out").exists(), "{format}");
     }
+}
+
+#[test]
+fn a_repair_says_what_is_lost_and_leaves_a_sound_store() {
+    let place = filled();
+    assert_eq!(place.ok("repair"), "nothing to repair\n");
+    let path = data_file(&place.store().join("task_metrics"));
+    flip_a_byte(&path);
+    let damaged = std::fs::read(&path).unwrap();
+    let verified = place.run("verify --deep");
+    assert_eq!(verified.code, 3);
+    let told = "(5,000 rows lost, 2026-01-01T00:00:00Z to 2026-01-01T00:00:00Z)";
+    assert!(verified.out.contains(", block 0: at byte 8392: "), "{}", verified.out);
+    assert!(verified.out.contains(told), "{}", verified.out);
+    let dry = place.run("repair --dry-run --json");
+    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    let dry: serde_json::Value = serde_json::from_str(&dry.out).unwrap();
+    let run = place.run("repair --json");
+    let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let lost = report["rows_lost"].as_u64().unwrap();
+    assert_eq!((run.code, lost), (3, 5_000), "{}", run.err);
+    assert_eq!(dry["rows_lost"], lost);
+    let kept = report["files"][0]["set_aside"].as_str().unwrap();
+    assert_eq!(std::fs::read(place.store().join(kept)).unwrap(), damaged);
+    assert!(place.ok("verify --deep").ends_with("no problem found\n"));
+    assert_eq!(place.rows("task") as u64, 5_000 - lost);
+    assert_eq!(place.ok("repair"), "nothing to repair\n");
+    place.run("repair --store nowhere").fails(1, &["no such directory"]);
+}
+
+#[test]
+fn a_store_that_is_not_trusted_answers_the_same_and_is_not_written_to() {
+    let place = filled();
+    let before = place.json("query task-metrics --limit all");
+    assert_eq!(place.json("query task-metrics --limit all --untrusted"), before);
+    assert_eq!(place.ok("export --format csv --untrusted"), place.ok("export --format csv"));
+    assert!(place.ok("verify --deep --untrusted").ends_with("no problem found\n"));
+    assert!(place.ok("stats --untrusted").contains("5,000 rows in "));
+    place.run("repair --untrusted").fails(2, &["--untrusted goes with query"]);
+    // Its rows are somewhere else: they are not its own.
+    let (table, elsewhere) = (place.store().join("task_metrics"), place.path().join("else"));
+    std::fs::rename(&table, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &table).unwrap();
+    assert_eq!(place.rows("task"), 5_000);
+    let rows = place.json("query task-metrics --limit all --untrusted");
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 0);
 }
 
 /// The largest file with rows.

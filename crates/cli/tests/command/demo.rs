@@ -6,7 +6,7 @@ use crate::support::Place;
 fn the_demo_shows_everything() {
     let place = Place::new();
     let out = place.ok("demo");
-    for section in ["Written", "Asked", "Exported", "On disk", "Aged", "Go on"] {
+    for section in ["Written", "Asked", "Reported", "Exported", "On disk", "Aged", "Go on"] {
         let section = format!("== {section} ==");
         assert!(out.contains(&section), "{section} in {out}");
     }
@@ -25,6 +25,7 @@ fn the_demo_shows_everything() {
         let line = format!("$ tallystone --store tallystone-demo query {method} ");
         assert!(out.contains(&line), "{method} in {out}");
     }
+    assert!(out.contains("== Slowest tasks =="), "the report of a week");
     assert!(out.contains('\u{2588}'), "a sparkline");
     assert!(out.contains("CC-BY-4.0") && out.contains("MIT"), "the licences");
     let summary = place.json("--store tallystone-demo query summary");
@@ -35,6 +36,7 @@ fn the_demo_shows_everything() {
     let report = place.json("demo");
     assert_eq!(report["dir"], "tallystone-demo-2");
     assert_eq!(report["questions"].as_array().unwrap().len(), 11);
+    assert_eq!(report["week"]["summary"]["now"]["total_tasks"], 1_744);
     let exports = report["exports"].as_array().unwrap();
     assert_eq!(exports.len(), 8);
     for export in exports {

@@ -52,6 +52,7 @@ fn files_and_what_is_said_of_them() {
     let text = String::from_utf8(read(&place, "out.csv")).unwrap();
     assert_eq!(text.lines().nth(1), Some("t0,'=a,2026-01-01T00:00:00Z,0,0,true,"));
     assert_eq!(text, place.ok("export --table task --format csv"));
+    assert_eq!(text, place.ok("export --table task,task --format csv"), "it is one table");
     let report = place.json("export --table task,agent --format jsonl -o rows.jsonl --strict");
     expect_keys(&report, &["file", "file_bytes", "rows", "bytes", "merged_samples", "coverage"]);
     assert_eq!(report["rows"], 11);
@@ -82,6 +83,26 @@ fn compressed_by_name_or_by_option() {
     }
 }
 
+/// What went out compressed comes in as it is, and goes out again the same.
+#[test]
+fn compressed_there_and_back_is_the_same() {
+    let place = filled();
+    let row = r#"{"agent_id":"=\u0000,\"\n","timestamp":"2026-01-01","metric_type":"m","value":-0.0,"metadata":{"a": [1]}}"#;
+    place.file("nasty.jsonl", row.as_bytes());
+    place.ok("import nasty.jsonl --table agent");
+    for (name, options) in [("rows.csv.gz", " --raw"), ("rows.jsonl.gz", "")] {
+        for table in ["task", "agent", "swarm"] {
+            let again = Place::keeping();
+            place.ok(&format!("export --table {table} --output {name}{options}"));
+            let source = place.path().join(name);
+            let source = source.to_str().unwrap();
+            again.ok_args(&["import", source, "--table", table]);
+            again.ok(&format!("export --table {table} --output {name}{options}"));
+            assert_eq!(read(&place, name), read(&again, name), "{table} in {name}");
+        }
+    }
+}
+
 #[test]
 fn a_target_that_cannot_be_written_leaves_nothing() {
     let place = filled();
@@ -91,11 +112,20 @@ fn a_target_that_cannot_be_written_leaves_nothing() {
     place.run("export --output none/out.csv").fails(1, &["none/out.csv", "No such file"]);
     place.run("export --output out.csv --table swarm --columns x").fails(2, &["no such column"]);
     if std::path::Path::new("/dev/full").exists() {
-        place.run("export --format csv --output /dev/full").fails(1, &["/dev/full", "No space"]);
+        place
+            .run("export --format csv --output /dev/full")
+            .fails(1, &["error: /dev/full: the export could not be written: No space"]);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let run = place.command(&["export", "--format", "jsonl"]).stdout(full).output().unwrap();
-        Run::of(run).fails(1, &["standard output", "No space"]);
+        Run::of(run).fails(1, &["error: standard output: could not be written: No space"]);
     }
+    // What a full disk does, without one: a file may have 512 bytes.
+    let limited = "ulimit -f 1; exec \"$0\" export --format json --pretty --output out.json";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", limited, env!("CARGO_BIN_EXE_tallystone")]).current_dir(place.path());
+    let run = Run::of(shell.env("TALLYSTONE_STORE", place.store()).output().unwrap());
+    run.fails(1, &["error: out.json: the export could not be written: File too large"]);
+    assert!(!run.err.contains("accepted rows"), "{}", run.err);
     assert_eq!(names(&place), before);
 }
 
@@ -109,6 +139,7 @@ fn usage() {
         ("export --format csv --field value", &["--field", "grafana"]),
         ("export --format json --json", &["--json", "--output"]),
         ("export --format csv --columns task_id", &["one table"]),
+        ("export --format jsonl --table agent --columns value,value", &["\"value\": named twice"]),
         ("export --format csv --table agent --task-id t", &["task_id", "no such column"]),
         ("export --format grafana --field x", &["no table"]),
         ("export --format grafana --percentile 0.5", &["--agg percentile"]),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::Place;
+use crate::support::{Place, Run};
 
 const HEADER: &str = "timestamp,task_id,agent_id,duration_ms,tokens_used,success,metadata";
 const ROW: &str = "2026-01-01T00:00:00Z,t1,a1,5,,true,\"{\"\"k\"\": 1}\"";
@@ -74,6 +74,8 @@ fn files_that_cannot_be_read() {
     place.run("import none.csv").fails(1, &["none.csv", "No such file"]);
     std::fs::create_dir(place.path().join("dir.csv")).unwrap();
     place.run("import dir.csv").fails(1, &["dir.csv: a directory, expected a file"]);
+    let null = place.run("import /dev/null --format csv");
+    null.fails(1, &["/dev/null: not a regular file, expected one, or a stream as standard input"]);
     assert!(!place.store().exists());
 }
 
@@ -302,19 +304,80 @@ fn expositions_of_both_formats() {
     );
 }
 
+/// Runs the command with these bytes as its standard input.
+fn fed(place: &Place, args: &[&str], bytes: &[u8]) -> Run {
+    use std::io::Write as _;
+    let mut command = place.command(args);
+    command.stdin(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The command may end before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    Run::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn compressed_text_goes_in_as_what_it_holds() {
+    let gzip = |text: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let place = Place::keeping();
+    let text = format!("{HEADER}\n{ROW}\n");
+    let whole = gzip(text.as_bytes());
+    place.file("rows.csv.gz", &whole);
+    assert!(place.ok("import rows.csv.gz").starts_with("rows.csv.gz: 1 row, "));
+    place.run("import rows.csv.gz").fails(1, &["the same bytes were imported"]);
+    // Whatever it is called, and in pieces; of any format; and through a pipe.
+    place.file("rows", &[gzip(text.as_bytes()), gzip(ROW.as_bytes()), gzip(b"\n")].concat());
+    place.ok("import rows --format csv");
+    assert_eq!(place.rows("task"), 3);
+    let gauge = r#"{"agent_id":"a","timestamp":"2026-01-01","metric_type":"m","value":1}"#;
+    for (name, text) in [
+        ("a.jsonl.gz", gauge.to_owned()),
+        ("a.json.gz", format!("{{\"agent_metrics\":[{gauge}]}}")),
+        ("a.prom.gz", "m{agent_id=\"a\"} 1 5\n".to_owned()),
+        ("a.om.gz", "m{agent_id=\"a\"} 1 5\n# EOF\n".to_owned()),
+    ] {
+        place.file(name, &gzip(text.as_bytes()));
+        place.ok(&format!("import {name} --table agent"));
+    }
+    assert_eq!(place.rows("agent"), 4);
+    let run = fed(&place, &["import", "-", "--format", "csv", "--again"], &whole);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(place.rows("task"), 4);
+
+    // Whoever passes over bad lines does not pass over the end of the stream.
+    let many = gzip(format!("{HEADER}\n{}", format!("{ROW}\n").repeat(5_000)).as_bytes());
+    let mut wrong = many.clone();
+    let sum = wrong.len() - 8;
+    wrong[sum] ^= 1;
+    for bytes in [&many[..many.len() - 1], &many[..100], &wrong, &[&many[..], b"x"].concat()] {
+        place.file("bad.csv.gz", bytes);
+        for line in ["import bad.csv.gz", "import bad.csv.gz --skip-bad"] {
+            place.run(line).fails(1, &["error: bad.csv.gz: not a whole gzip stream: "]);
+        }
+        let run = fed(&place, &["import", "-", "--format", "csv"], bytes);
+        run.fails(1, &["error: standard input: not a whole gzip stream: "]);
+    }
+    place.file("none.csv.gz", &gzip(b""));
+    place.run("import none.csv.gz").fails(1, &["none.csv.gz:1: empty file"]);
+    place.file("twice.csv.gz", &gzip(&whole));
+    place.run("import twice.csv.gz").fails(1, &["twice.csv.gz:1: not a text file"]);
+    place.file("some.db.gz", &gzip(b"SQLite format 3\0"));
+    place.run("import some.db.gz --format sqlite").fails(1, &["encrypted nor compressed"]);
+    let long = format!("{HEADER}\n{ROW}\n{}", "x".repeat(100 << 20));
+    place.file("bomb.csv.gz", &gzip(long.as_bytes()));
+    place.run("import bomb.csv.gz").fails(1, &["bomb.csv.gz:3: a line of more than 3145728 bytes"]);
+    assert_eq!(place.rows("task"), 4);
+}
+
 #[test]
 fn standard_input_is_a_source_like_any_other() {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
     let place = Place::keeping();
-    let import = |args: &[&str], bytes: &[u8]| {
-        let mut command = place.command(args);
-        command.stdin(std::process::Stdio::piped());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // The command may end before it has read all.
-        let _ = child.stdin.take().unwrap().write_all(bytes);
-        crate::support::Run::of(child.wait_with_output().unwrap())
-    };
+    let import = |args: &[&str], bytes: &[u8]| fed(&place, args, bytes);
     let text = format!("{HEADER}\n{ROW}\n");
     let run = import(&["import", "-", "--format", "csv"], text.as_bytes());
     assert_eq!(run.code, 0, "{}", run.err);

@@ -59,8 +59,12 @@ impl Place {
 
     /// Runs the command, which has to end well.
     pub(crate) fn ok(&self, line: &str) -> String {
-        let run = self.run(line);
-        assert_eq!(run.code, 0, "{line}: {}", run.err);
+        self.ok_args(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub(crate) fn ok_args(&self, args: &[&str]) -> String {
+        let run = self.run_args(args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.err);
         run.out
     }
 

@@ -12,6 +12,13 @@
 //! again, so their share would grow if the mode alone decided. A checksum of the input lets one
 //! in 16 of them through.
 
+pub mod memory;
+mod patched;
+mod texts;
+
+pub use patched::patched;
+pub use texts::texts;
+
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +47,7 @@ use crate::row::{AgentMetric, TaskMetric};
 use crate::schema::{ColumnType, Table};
 use crate::segment::Tier;
 use crate::segment::files::{StoreRoot, seal_rows};
+use crate::segment::tombstone::{StandsFor, write_tombstone};
 use crate::selection::{Selection, index};
 use crate::snapshot::Snapshot;
 use crate::snapshot::lister::{Content, Lister};
@@ -47,8 +55,9 @@ use crate::store::Store;
 use crate::store_files::identity::{self, StoreFile};
 use crate::store_files::retention::RetentionRules;
 use crate::store_files::txn::TxnRecord;
-use crate::testing::{open_store, open_store_read_only};
-use crate::time::{Clock, Interval, Partition, SystemClock, Timestamp};
+use crate::store_files::{alerts, document};
+use crate::testing::{open_store, open_store_read_only, trust};
+use crate::time::{Clock, Interval, MICROS_PER_HOUR, Partition, SystemClock, Timestamp};
 
 const DIR: &str = "/store";
 const START: i64 = 1_794_787_200_000_000;
@@ -99,7 +108,19 @@ pub fn sealed(input: &[u8]) {
 /// As [`active`].
 pub fn cold(input: &[u8]) {
     let Some((kind, input)) = input.split_first() else { return };
+    // The other two cannot be sealed; they are among the files that are patched.
     segment(input, &sample().cold[usize::from(*kind) % 2]);
+}
+
+/// Does operations to a store as the input lists them, with faults and crashes among them.
+///
+/// # Panics
+///
+/// When a promise does not hold.
+pub fn operations(input: &[u8]) {
+    if let Err(found) = trust::operations::check(input) {
+        panic!("{found}");
+    }
 }
 
 /// Decodes a column chunk; what can be decoded must come through another encoding.
@@ -222,7 +243,12 @@ fn import(format: Format, text: &[u8], table: Option<Table>) {
     };
     let whole = read(&mut &text[..]);
     let pieces = read(&mut Pieces { text, next: 1 });
-    assert_eq!(whole, pieces, "what was read depends on the pieces");
+    // How far a gzip stream is read before it is found to be damaged depends on the pieces.
+    if text.starts_with(&[0x1F, 0x8B]) && whole.0.is_err() {
+        assert!(pieces.0.is_err(), "whether it can be read depends on the pieces");
+    } else {
+        assert_eq!(whole, pieces, "what was read depends on the pieces");
+    }
     if let (Ok(count), rows, bad) = whole {
         assert_eq!((count.rows, count.bad), (rows.len() as u64, bad.len() as u64));
     }
@@ -245,12 +271,25 @@ impl io::Read for Pieces<'_> {
     }
 }
 
-/// Reads a document of the store; what can be read must come through writing.
+/// Reads a document of the store, as it is and with the checksum that it should have; what can
+/// be read must come through writing.
 ///
 /// # Panics
 ///
 /// When it does not.
 pub fn documents(input: &[u8]) {
+    read_documents(input);
+    if let Ok(serde_json::Value::Object(mut members)) = serde_json::from_slice(input) {
+        members.remove("checksum");
+        if let Ok(sealed) = document::seal(&members)
+            && sealed.trim_ascii_end() != input.trim_ascii_end()
+        {
+            read_documents(&sealed);
+        }
+    }
+}
+
+fn read_documents(input: &[u8]) {
     if let Ok(store) = StoreFile::decode(input) {
         assert_eq!(StoreFile::decode(&store.encode().expect("encode")).expect("decode"), store);
     }
@@ -261,9 +300,13 @@ pub fn documents(input: &[u8]) {
     if let Ok(record) = TxnRecord::decode(input) {
         assert_eq!(TxnRecord::decode(&record.encode().expect("encode")).expect("decode"), record);
     }
+    if let Ok(states) = alerts::decode(input) {
+        let again = alerts::encode(&states).expect("encode");
+        assert_eq!(alerts::decode(&again).expect("decode"), states);
+    }
     let sample = sample();
     let image = sample.fs.kill_image();
-    for name in ["retention.json", "generation", "maintenance.lock"] {
+    for name in ["retention.json", "generation", "maintenance.lock", "alerts.json"] {
         image.write_file(&Path::new(DIR).join(name), input).expect("write");
     }
     image.write_file(&sample.import, input).expect("write");
@@ -278,21 +321,33 @@ struct Sample {
     id: Id,
     active: Good,
     sealed: Good,
-    /// An archive, and an hourly rollup.
-    cold: [Good; 2],
+    /// An archive, an hourly rollup, a daily one, a tombstone.
+    cold: [Good; 4],
+    /// Samples of agents, active and sealed.
+    gauges: [Good; 2],
     import: PathBuf,
+}
+
+impl Sample {
+    /// A file of each kind.
+    fn all(&self) -> [&Good; 8] {
+        let [archive, hourly, daily, tombstone] = &self.cold;
+        let [gauges, sealed_gauges] = &self.gauges;
+        [&self.active, &self.sealed, archive, hourly, daily, tombstone, gauges, sealed_gauges]
+    }
 }
 
 /// A good segment file.
 struct Good {
     path: PathBuf,
+    table: Table,
     bytes: Vec<u8>,
     /// The store with this segment and no other.
     alone: SimFileSystem,
 }
 
 impl Good {
-    fn new(fs: &SimFileSystem, path: PathBuf) -> Self {
+    fn new(fs: &SimFileSystem, table: Table, path: PathBuf) -> Self {
         let bytes = fs.read_file(&path).expect("read");
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let bytes = bytes[..used.next_multiple_of(ALIGNMENT)].to_vec();
@@ -308,7 +363,7 @@ impl Good {
         }
         // Every input begins with a copy of it.
         alone.checkpoint();
-        Self { path, bytes, alone }
+        Self { path, table, bytes, alone }
     }
 }
 
@@ -324,19 +379,21 @@ fn sample() -> &'static Sample {
             store.flush().expect("flush");
         }
         store.close().expect("close");
-        let find = |part: &str| {
+        let find = |table: Table, part: &str| {
             let paths = fs.dump().into_iter().map(|(path, _)| path);
             let is_it = |path: &PathBuf| {
                 let text = path.to_string_lossy();
-                text.contains("task_metrics") && text.ends_with(part)
+                text.contains(table.name()) && text.ends_with(part)
             };
-            Good::new(&fs, paths.into_iter().find(is_it).expect("a segment"))
+            Good::new(&fs, table, paths.into_iter().find(is_it).expect("a segment"))
         };
         let id = identity::read_store_file(&fs, Path::new(DIR)).expect("read").store_id;
         let import = Path::new(DIR).join("txn").join(Id::from_bytes([7; 16]).to_string());
-        let (active, sealed) = (find("active"), find("segment"));
+        let kinds = ["active", "segment"];
+        let [active, sealed] = kinds.map(|kind| find(Table::Task, kind));
+        let gauges = kinds.map(|kind| find(Table::Agent, kind));
         let cold = cold_files(&fs, id);
-        let sample = Sample { id, active, sealed, cold, import, fs };
+        let sample = Sample { id, active, sealed, cold, gauges, import, fs };
         // The directory of imports is there as soon as one was begun.
         let source = crate::ingest::transaction::ImportSource {
             name: String::new(),
@@ -352,8 +409,9 @@ fn sample() -> &'static Sample {
     })
 }
 
-/// What an image of the store has once its day is cold: an archive, and an hourly rollup.
-fn cold_files(fs: &SimFileSystem, id: Id) -> [Good; 2] {
+/// What an image of the store has as its day grows cold: an archive, an hourly rollup, a daily
+/// one, a tombstone.
+fn cold_files(fs: &SimFileSystem, id: Id) -> [Good; 4] {
     let image = fs.kill_image();
     let root = StoreRoot {
         fs: Arc::new(image.clone()),
@@ -367,12 +425,18 @@ fn cold_files(fs: &SimFileSystem, id: Id) -> [Good; 2] {
     let good = |kind: FileKind| {
         let files = lister.files().expect("list");
         let found = files.iter().find(|facts| facts.name.kind == kind && facts.table == place.0);
-        Good::new(&image, found.expect("a file of the kind").path.clone())
+        Good::new(&image, place.0, found.expect("a file of the kind").path.clone())
     };
     compact::compact(&root, &lister, place, false).expect("compact");
     let archive = good(FileKind::Archive);
     compact::roll_up_to(&root, &lister, place, Tier::Hourly, false).expect("roll up");
-    [archive, good(FileKind::Hourly)]
+    let hourly = good(FileKind::Hourly);
+    compact::roll_up_to(&root, &lister, place, Tier::Daily, false).expect("roll up");
+    let daily = good(FileKind::Daily);
+    let stamps = Some((START, START + MICROS_PER_HOUR));
+    let gone = StandsFor { replaces: Vec::new(), rows: 30, stamps };
+    write_tombstone(&root, place.0, place.1, &gone).expect("a tombstone");
+    [archive, hourly, daily, good(FileKind::Tombstone)]
 }
 
 fn record(store: &Store, round: i64) {
@@ -508,6 +572,9 @@ fn seal(root: &StoreRoot, lister: &Lister) {
     let _ = merge::merge_dead(root, lister, Reach::All);
     for facts in &files {
         let Content::Sealed(segment) = &facts.content else { continue };
+        if !facts.counts() {
+            continue;
+        }
         let Ok(batches) = segment.batches().collect::<Result<Vec<_>, _>>() else { continue };
         let replaces = [facts.name.uuid];
         let _ = seal_rows(root, facts.table, facts.partition, &replaces, None, &batches);

@@ -1,0 +1,3 @@
+#![no_main]
+
+tallystone_fuzz::target!(tallystone::testing::fuzz::texts);
