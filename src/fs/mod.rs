@@ -181,6 +181,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `is_not_found` if the path is not there.
     fn is_local(&self, path: &Path) -> Result<bool>;
 
+    /// Bytes that this process may still write where the path lies, as far as that is known:
+    /// a quota may leave less.
+    ///
+    /// # Errors
+    ///
+    /// `is_not_found` if the path is not there.
+    fn available_bytes(&self, path: &Path) -> Result<u64>;
+
     /// An identifier that no other call returns, in any process; never all zero.
     fn unique_id(&self) -> [u8; 16];
 

@@ -125,6 +125,12 @@ impl FileSystem for OsFileSystem {
         is_local(path).map_err(|error| Error::io("statfs", path, error))
     }
 
+    fn available_bytes(&self, path: &Path) -> Result<u64> {
+        let found = retry_on_intr(|| rustix::fs::statvfs(path))
+            .map_err(|error| Error::io("statvfs", path, error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn unique_id(&self) -> [u8; 16] {
         uuid::Uuid::new_v4().into_bytes()
     }

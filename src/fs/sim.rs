@@ -875,6 +875,11 @@ impl FileSystem for SimFileSystem {
         step.ok(step.inner.find(path)).map(|_| true)
     }
 
+    fn available_bytes(&self, _path: &Path) -> Result<u64> {
+        let inner = self.lock();
+        Ok(inner.space_bytes.map_or(u64::MAX, |space| space.saturating_sub(inner.used_bytes())))
+    }
+
     fn unique_id(&self) -> [u8; 16] {
         let mut inner = self.lock();
         inner.ids += 1;

@@ -150,6 +150,10 @@ impl FileSystem for UntrustedFileSystem {
         Ok(true)
     }
 
+    fn available_bytes(&self, _path: &Path) -> Result<u64> {
+        Ok(0)
+    }
+
     fn unique_id(&self) -> [u8; 16] {
         uuid::Uuid::new_v4().into_bytes()
     }

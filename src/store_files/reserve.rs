@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::if_present;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EntryKind, FileSystem, publish};
 use crate::planted::{Bug, is_planted};
 
@@ -12,15 +12,22 @@ pub(super) const NAME: &str = "reserve";
 /// Size of the reserve.
 pub(crate) const RESERVE_BYTES: usize = 2 << 20;
 
+/// Space that is left for rows when the reserve is made. An attempt that meets the end of the
+/// disk would fill it up for a moment, and appends beside it would find it full.
+const MARGIN_BYTES: usize = RESERVE_BYTES / 2;
+
 /// Makes the reserve unless it is there in full. Returns whether it had to be made.
 ///
 /// # Errors
 ///
-/// `NoSpace` where there is no room for it; nothing is left behind then.
+/// `NoSpace` where there is no room for it and some rows; nothing is left behind then.
 pub(crate) fn ensure_reserve(fs: &dyn FileSystem, dir: &Path) -> Result<bool> {
     let found = if_present(fs.metadata(&dir.join(NAME)))?;
     if found.is_some_and(|it| it.kind == EntryKind::File && it.len == RESERVE_BYTES as u64) {
         return Ok(false);
+    }
+    if fs.available_bytes(dir).is_ok_and(|it| it < (RESERVE_BYTES + MARGIN_BYTES) as u64) {
+        return Err(Error::new(ErrorKind::NoSpace, "no room for the reserve").with_path(dir));
     }
     publish(fs, dir, NAME, &filling(), true).map(|()| true)
 }
@@ -54,6 +61,7 @@ fn filling() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::sim::SimFileSystem;
     use crate::fs::{OsFileSystem, read_whole};
 
     const FS: OsFileSystem = OsFileSystem;
@@ -70,6 +78,21 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte != 0));
         assert!(give_up_reserve(&FS, dir).unwrap());
         assert!(!give_up_reserve(&FS, dir).unwrap());
+    }
+
+    /// Making it wrote until the disk was full, where there was no room for all of it, and an
+    /// append in that moment found no space on a disk that was a third free.
+    #[test]
+    fn it_leaves_room_for_rows() {
+        let (fs, dir) = (SimFileSystem::with_seed(1), Path::new("/store"));
+        fs.create_dir(dir).unwrap();
+        let room = (RESERVE_BYTES + MARGIN_BYTES) as u64;
+        fs.space_limit(Some(room - 1));
+        let calls = fs.op_count();
+        assert_eq!(ensure_reserve(&fs, dir).unwrap_err().kind(), ErrorKind::NoSpace);
+        assert_eq!((fs.op_count(), fs.used_bytes()), (calls + 1, 0), "asked whether it is there");
+        fs.space_limit(Some(room));
+        assert!(ensure_reserve(&fs, dir).unwrap());
     }
 
     #[test]
