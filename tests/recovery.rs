@@ -12,7 +12,8 @@ use tallystone::testing::{
     CrashPolicy, Fault, OpKind, SimFileSystem, open_store, open_store_read_only,
 };
 use tallystone::{
-    Filter, ImportSource, MaintenanceRequest, Options, Store, Table, TaskMetric, Timestamp,
+    ErrorKind, Filter, ImportSource, MaintenanceRequest, Options, Retention, Store, Table,
+    TableRetention, TaskMetric, Tiers, Timestamp,
 };
 
 const DAY: i64 = 86_400_000_000;
@@ -400,4 +401,132 @@ fn a_name_in_the_catalog_is_durable() {
     assert!(!sealed(&fs.crash_image(CrashPolicy::None, 1)));
     store.maintain(&MaintenanceRequest::default()).unwrap();
     assert!(sealed(&fs.crash_image(CrashPolicy::None, 1)));
+}
+
+/// Files of a kind, by name.
+fn files(dir: &Path, kind: &str) -> Vec<PathBuf> {
+    listing(dir).into_keys().filter(|path| path.extension().is_some_and(|it| it == kind)).collect()
+}
+
+/// Rules by which a day that is over becomes an archive.
+fn archive() -> Retention {
+    let archive_days = Tiers::DAYS_MAX;
+    let tiers = Tiers { detailed_days: 0, archive_days, hourly_days: 0, daily_days: 0 };
+    Retention { task: TableRetention::Tiers(tiers), ..Retention::KEEP }
+}
+
+/// What answers say is gone: files and rows.
+fn missed(store: &Store) -> Vec<(String, Option<u64>)> {
+    let page = store.snapshot().unwrap().task_metrics(&Filter::new().all()).unwrap();
+    page.coverage.damaged.into_iter().map(|it| (it.file, it.rows)).collect()
+}
+
+/// Answers said nothing of a file that another program had deleted until a pass of maintenance
+/// had missed it: rows were left out of sums in silence for up to a day.
+#[test]
+fn a_file_that_is_gone_is_told_by_answers_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let options = Options { unlink_grace: Duration::ZERO, maintenance: None, ..options() };
+    let store = Store::open_with(&dir, options).unwrap();
+    record(&store, 0..100);
+    store.seal().unwrap();
+    store.maintain(&MaintenanceRequest::default()).unwrap();
+    record(&store, 100..110);
+    store.close().unwrap();
+    let earlier = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&earlier), missed(&earlier)), (110, vec![]));
+
+    let [file] = &files(&dir, "segment")[..] else { panic!("one segment") };
+    let name = file.strip_prefix(&dir).unwrap().to_str().unwrap().to_owned();
+    let gone = vec![(name, Some(100))];
+    let aside = root.path().join("aside");
+    std::fs::rename(file, &aside).unwrap();
+    let later = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&later), missed(&later)), (10, gone.clone()));
+    let sum = later.snapshot().unwrap().average(Table::Task, "duration_ms", &Filter::new());
+    assert_eq!(sum.unwrap_err().kind(), ErrorKind::MissingSegment);
+    // One who had it open lists again within a second.
+    let begun = std::time::Instant::now();
+    while rows(&earlier) == 110 && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!((rows(&earlier), missed(&earlier)), (10, gone));
+
+    std::fs::rename(&aside, file).unwrap();
+    let again = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&again), missed(&again)), (110, vec![]));
+}
+
+/// Where what a file was sealed from is still there, its rows count again: they were called lost,
+/// and then, as the catalog went on missing the file, for good.
+#[test]
+fn a_file_that_is_gone_loses_nothing_while_its_source_is_there() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let store = Store::open_with(&dir, options()).unwrap();
+    record(&store, 0..100);
+    store.seal().unwrap();
+    store.maintain(&MaintenanceRequest::default()).unwrap();
+    let [file] = &files(&dir, "segment")[..] else { panic!("one segment") };
+    assert_eq!(files(&dir, "active").len(), 1, "it stays for the grace");
+    std::fs::remove_file(file).unwrap();
+    let reader = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&reader), missed(&reader)), (100, vec![]));
+    assert_eq!(reader.verify(true).unwrap().problems, []);
+    let report = store.maintain(&MaintenanceRequest::default()).unwrap();
+    assert_eq!(report.notes, Vec::<String>::new());
+    store.close().unwrap();
+    // Sealed once more, archived, and the first source forgotten.
+    let quick = Options { unlink_grace: Duration::ZERO, maintenance: None, ..options() };
+    let store = Store::open_with(&dir, quick).unwrap();
+    store.set_retention(&archive()).unwrap();
+    for _ in 0..3 {
+        store.maintain(&MaintenanceRequest::default()).unwrap();
+    }
+    assert_eq!((rows(&store), missed(&store)), (100, vec![]));
+    assert_eq!((files(&dir, "active").len(), files(&dir, "archive").len()), (0, 1));
+    assert_eq!(store.verify(true).unwrap().problems, []);
+}
+
+/// By an older copy of the catalog files are missing that were merged since, and deleted, and
+/// what they were merged into as well: nothing that is there explains that.
+#[test]
+fn an_older_catalog_misses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let options = || Options { unlink_grace: Duration::ZERO, maintenance: None, ..options() };
+    let archive = || {
+        let tiers =
+            |archive_days| Tiers { detailed_days: 0, archive_days, hourly_days: 0, daily_days: 0 };
+        Retention { task: TableRetention::Tiers(tiers(Tiers::DAYS_MAX)), ..Retention::KEEP }
+    };
+    let catalog = ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"];
+    let maintained = |numbers: std::ops::Range<i64>| {
+        let store = Store::open_with(&dir, options()).unwrap();
+        record(&store, numbers);
+        store.seal().unwrap();
+        store.set_retention(&archive()).unwrap();
+        for _ in 0..2 {
+            store.maintain(&MaintenanceRequest::default()).unwrap();
+        }
+        store.close().unwrap();
+        files(&dir, "archive")
+    };
+    let first = maintained(0..100);
+    for name in catalog.iter().filter(|name| dir.join(name).exists()) {
+        std::fs::copy(dir.join(name), root.path().join(name)).unwrap();
+    }
+    let (second, third) = (maintained(100..200), maintained(200..300));
+    assert!(!second.iter().any(|file| first.contains(file) || third.contains(file)));
+    for name in catalog {
+        let _ = std::fs::remove_file(dir.join(name));
+        let _ = std::fs::copy(root.path().join(name), dir.join(name));
+    }
+    let reader = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&reader), missed(&reader)), (300, vec![]));
+    assert_eq!(reader.verify(true).unwrap().problems, []);
+    // In the mark's absence nothing shows that it is older.
+    std::fs::remove_file(dir.join("maintenance.lock")).unwrap();
+    assert!(!missed(&Store::open_read_only(&dir).unwrap()).is_empty());
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::format::id::FileKind;
 use crate::fs::FileSystem;
 use crate::schema::Table;
 use crate::store_files::Id;
@@ -121,12 +122,16 @@ pub(crate) struct MissingSegment {
     pub(crate) table: Table,
     /// Day whose rows it held.
     pub(crate) partition: Partition,
+    /// What it was.
+    pub(crate) kind: FileKind,
     /// Rows in it.
     pub(crate) rows: u64,
     /// Earliest timestamp in it.
     pub(crate) min_ts: i64,
     /// Latest timestamp in it.
     pub(crate) max_ts: i64,
+    /// Header and footer, as handed to `reconcile`.
+    pub(crate) summary: Vec<u8>,
 }
 
 impl From<&CachedSegment> for MissingSegment {
@@ -135,9 +140,11 @@ impl From<&CachedSegment> for MissingSegment {
             uuid: row.uuid,
             table: row.table,
             partition: row.partition,
+            kind: FileKind::from_tag(row.kind).unwrap_or(FileKind::Sealed),
             rows: row.rows,
             min_ts: row.min_ts,
             max_ts: row.max_ts,
+            summary: row.summary.clone(),
         }
     }
 }

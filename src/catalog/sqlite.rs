@@ -1012,6 +1012,8 @@ fn reconcile_segments(
 /// means that the reader goes by the files.
 pub(crate) struct ReaderCatalog {
     connection: Mutex<Connection>,
+    /// The transaction that it must have come to, else it is an older copy of itself.
+    committed: u64,
 }
 
 impl fmt::Debug for ReaderCatalog {
@@ -1030,10 +1032,12 @@ pub(crate) fn open_reader(fs: &dyn FileSystem, dir: &Path, store_id: &Id) -> Opt
     fs.metadata(&dir.join(NAME)).ok().filter(|found| found.kind == EntryKind::File)?;
     // A reader, too, writes: the index of the log that all processes share.
     check_limit(fs, dir).ok()?;
+    // Before the catalog, which may go on meanwhile.
+    let committed = CatalogMark::read_at(fs, dir);
     let path = real_path(dir).ok()?;
     let connection = connect(&path, Access::Read).ok()?;
     identify(&connection, store_id, &path).ok()?;
-    Some(ReaderCatalog { connection: Mutex::new(connection) })
+    Some(ReaderCatalog { connection: Mutex::new(connection), committed })
 }
 
 /// What is wrong with the catalog of the store in `dir`, as far as a reader can tell; `None`
@@ -1143,28 +1147,34 @@ impl ReaderCatalog {
     /// Files that ought to be there: those that the last maintenance found, or found gone for
     /// no reason, but for those that something was to delete.
     pub(crate) fn expected(&self) -> Vec<MissingSegment> {
-        let rows = self.ask(|connection| {
-            let rows = collect(connection, SEGMENT, (), read_segment)?;
-            let intended: BTreeSet<Id> =
-                read_intents(connection)?.into_iter().map(|(uuid, _)| uuid).collect();
-            Ok((rows, intended))
-        });
-        let (rows, intended) = rows.unwrap_or_default();
-        let rows = rows.iter().filter(|row| !intended.contains(&row.segment.uuid));
-        let missing = rows.map(|row| (&row.segment).into()).collect();
-        let mut outcome = Reconciled { missing, ..Reconciled::default() };
-        outcome.sort();
-        outcome.missing
+        self.gone(SEGMENT)
     }
 
     /// Files that the last maintenance found gone for no reason.
     pub(crate) fn missing(&self) -> Vec<MissingSegment> {
-        let sql = format!("{SEGMENT} WHERE missing = 1");
-        let rows = self.ask(|connection| collect(connection, &sql, (), read_segment));
-        let mut outcome = Reconciled {
-            missing: rows.unwrap_or_default().iter().map(|row| (&row.segment).into()).collect(),
-            ..Reconciled::default()
-        };
+        self.gone(&format!("{SEGMENT} WHERE missing = 1"))
+    }
+
+    /// Those of the files that nothing was to delete. An older copy of the catalog knows
+    /// nothing of what has gone since, and is not asked.
+    fn gone(&self, sql: &str) -> Vec<MissingSegment> {
+        let found = self.ask(|connection| {
+            // One view of files, intents and serial number, while a writer goes on.
+            let transaction = connection.unchecked_transaction()?;
+            let intended: BTreeSet<Id> =
+                read_intents(&transaction)?.into_iter().map(|(uuid, _)| uuid).collect();
+            let rows = collect(&transaction, sql, (), read_segment)?;
+            let serial: i64 =
+                transaction.query_row("SELECT serial FROM store", (), |row| row.get(0))?;
+            Ok((rows, intended, serial))
+        });
+        let Some((rows, intended, serial)) = found else { return Vec::new() };
+        if u64::try_from(serial).is_ok_and(|serial| serial < self.committed) {
+            return Vec::new();
+        }
+        let rows = rows.iter().filter(|row| !intended.contains(&row.segment.uuid));
+        let missing = rows.map(|row| (&row.segment).into()).collect();
+        let mut outcome = Reconciled { missing, ..Reconciled::default() };
         outcome.sort();
         outcome.missing
     }

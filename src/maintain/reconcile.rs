@@ -161,7 +161,17 @@ impl Books {
         let listed = lister.files()?;
         let counts = |facts: &&FileFacts| facts.is_committed || also.contains(&facts.name.uuid);
         let files: Vec<SegmentFacts> = listed.iter().filter(counts).filter_map(facts_of).collect();
-        let found = self.catalog.reconcile(&files, &rules, &|new| make_durable(root, new))?;
+        let mut found = self.catalog.reconcile(&files, &rules, &|new| make_durable(root, new))?;
+        // What a file was made of may be there yet, and counts again: then nothing is lost.
+        let (missing, made_again): (Vec<_>, Vec<_>) = found
+            .missing
+            .drain(..)
+            .partition(|gone| !lister.still_missing(std::slice::from_ref(gone)).is_empty());
+        let made_again: Vec<Id> = made_again.iter().map(|gone| gone.uuid).collect();
+        if !made_again.is_empty() {
+            self.catalog.forget_missing(&made_again)?;
+        }
+        found.missing = missing;
         for missing in &found.missing {
             let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
             let orphaned = kept.and_then(orphan_note);
@@ -238,8 +248,8 @@ fn make_durable(root: &StoreRoot, new: &[&SegmentFacts]) -> Result<()> {
 
 fn missing_note(missing: &MissingSegment) -> String {
     format!(
-        "segment {} of {} {} is gone: {} rows from {} to {}",
-        missing.uuid,
+        "{} of {} {} is gone: {} rows from {} to {}",
+        missing.kind.file_name(missing.uuid),
         missing.table,
         missing.partition,
         missing.rows,

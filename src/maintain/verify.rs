@@ -69,7 +69,7 @@ pub(crate) fn verify(root: &StoreRoot, lister: &Lister, deep: bool) -> Result<Ve
     missing.retain(|file| before.contains(&file.uuid));
     for gone in fresh.still_missing(&missing) {
         // Orphans have been named beside their files.
-        let FileDamage { file, range, damage } = gone.damage;
+        let FileDamage { file, range, damage, .. } = gone.damage;
         if !gone.is_there {
             report.problems.push(problem_of(&file, range, None, &damage, true));
         }

@@ -606,6 +606,8 @@ pub(crate) struct Ledger {
     pub(crate) tiers: TierNotes,
     /// Why there is no answer: a file had been deleted before it was opened.
     gone: Option<Error>,
+    /// What kind of error the damage is: `Corrupt` where it is of several.
+    kind: Option<ErrorKind>,
 }
 
 impl Ledger {
@@ -623,6 +625,7 @@ impl Ledger {
             rollups_asked: false,
             tiers: TierNotes::default(),
             gone: None,
+            kind: None,
         };
         let range = question.range;
         let mut days = Vec::new();
@@ -630,14 +633,14 @@ impl Ledger {
             ledger.plan.segments.add(segment.rows(), segment.bytes());
             let day = segment.partition().range();
             for damage in segment.damage() {
-                ledger.note_known(range, &segment.file(), day, &damage);
+                ledger.note_known(range, &segment.file(), day, &damage, ErrorKind::Corrupt);
             }
             if segment.stamps().is_some() {
                 days.push(day);
             }
         }
         for file in snapshot.file_damage(question.table) {
-            ledger.note_known(range, &file.file, file.range, &file.damage);
+            ledger.note_known(range, &file.file, file.range, &file.damage, file.kind);
         }
         ledger.coverage.detail = spans(range, days);
         ledger.coverage.gone = spans(range, snapshot.gone(question.table).to_vec());
@@ -682,29 +685,46 @@ impl Ledger {
 
     /// Takes note of a rollup that cannot be read.
     fn note_rollup(&mut self, range: TimeRange, rollup: &dyn Segment) {
-        let mut damage = rollup.damage();
+        let (mut damage, mut kind) = (rollup.damage(), ErrorKind::Corrupt);
         match rollup.unread().filter(|_| damage.is_empty()) {
             Some(error) if error.kind() == ErrorKind::SnapshotGone => self.gone = Some(error),
-            Some(error) => damage.push(SegmentDamage {
-                rows: Some(rollup.rows()),
-                stamps: rollup.stamps(),
-                ..SegmentDamage::unknown(error.to_string())
-            }),
+            Some(error) => {
+                kind = error.kind();
+                damage.push(SegmentDamage {
+                    rows: Some(rollup.rows()),
+                    stamps: rollup.stamps(),
+                    ..SegmentDamage::unknown(error.to_string())
+                });
+            }
             None => {}
         }
         let day = rollup.partition().range();
         for damage in &damage {
-            self.note_known(range, &rollup.file(), day, damage);
+            self.note_known(range, &rollup.file(), day, damage, kind);
         }
     }
 
-    fn note_known(&mut self, range: TimeRange, file: &str, day: TimeRange, damage: &SegmentDamage) {
+    fn note_kind(&mut self, kind: ErrorKind) {
+        let kind = if kind == ErrorKind::Torn { ErrorKind::Corrupt } else { kind };
+        let is_same = self.kind.is_none_or(|before| before == kind);
+        self.kind = Some(if is_same { kind } else { ErrorKind::Corrupt });
+    }
+
+    fn note_known(
+        &mut self,
+        range: TimeRange,
+        file: &str,
+        day: TimeRange,
+        damage: &SegmentDamage,
+        kind: ErrorKind,
+    ) {
         // Damage to what is derived costs no row, and no answer.
         if damage.rows == Some(0) {
             return;
         }
         let (min, max) = damage.stamps.unwrap_or((day.start, day.end - 1));
         if range.overlaps(min, max) {
+            self.note_kind(kind);
             self.coverage.damaged.push(Damage {
                 from: Timestamp::clamped(min),
                 to: Timestamp::clamped(max.saturating_add(1)),
@@ -787,14 +807,14 @@ impl Ledger {
             Err(error)
                 if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Torn | ErrorKind::Io) =>
             {
-                self.note_block(source, block, error.to_string());
+                self.note_block(source, block, &error);
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn note_block(&mut self, source: &Source, block: usize, reason: String) {
+    fn note_block(&mut self, source: &Source, block: usize, error: &Error) {
         self.damaged.insert((source.index, block));
         let info = source.segment.blocks()[block];
         let file = source.segment.file();
@@ -802,13 +822,14 @@ impl Ledger {
         if self.coverage.damaged.iter().any(known) {
             return;
         }
+        self.note_kind(error.kind());
         self.coverage.damaged.push(Damage {
             from: Timestamp::clamped(info.min_ts),
             to: Timestamp::clamped(info.max_ts.saturating_add(1)),
             file,
             block: Some(block as u64),
             rows: Some(u64::from(info.rows)),
-            reason,
+            reason: error.to_string(),
         });
     }
 
@@ -878,15 +899,13 @@ impl Ledger {
         if let (Shape::Figure, false, Some(first)) =
             (shape, filter.allow_partial, coverage.damaged.first())
         {
-            return Err(Error::new(ErrorKind::Corrupt, describe(first, coverage.damaged.len()))
+            let kind = self.kind.unwrap_or(ErrorKind::Corrupt);
+            return Err(Error::new(kind, describe(first, coverage.damaged.len()))
                 .with_path(std::path::Path::new(&first.file))
                 .with_remedy("allow a partial answer to have what the readable rows give"));
         }
         if filter.strict && !coverage.is_complete() {
-            let kind = match coverage.damaged.as_slice() {
-                [] => ErrorKind::Incomplete,
-                _ => ErrorKind::Corrupt,
-            };
+            let kind = self.kind.unwrap_or(ErrorKind::Incomplete);
             return Err(Error::new(kind, missing(&coverage)));
         }
         Ok((coverage, self.plan))

@@ -1095,7 +1095,8 @@ fn coverage_says_what_is_there_gone_and_lost() {
     view.gone[0] = vec![day(-2), day(-3), day(-9)];
     let reason = "header is wrong".to_owned();
     let damage = SegmentDamage::unknown(reason);
-    view.damage[0] = vec![FileDamage { file: "f".into(), range: day(3), damage }];
+    let kind = ErrorKind::Corrupt;
+    view.damage[0] = vec![FileDamage { file: "f".into(), range: day(3), damage, kind }];
     let snapshot = Snapshot::new(view);
     let stamp = |micros: i64| Timestamp::from_micros(micros).unwrap();
     let wide = Filter::new().between(stamp(day(-4).start), stamp(START + MICROS_PER_HOUR));

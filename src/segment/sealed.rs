@@ -214,20 +214,19 @@ impl SealedSegment {
         summary: &[u8],
     ) -> Result<Self> {
         let mut cursor = Cursor::new(summary, "8");
-        let (len, footer_offset) = (cursor.u64()?, cursor.u64()?);
-        let header_len = cursor.u32()? as usize;
-        if header_len > HEADER_CHECKSUM_OFFSET {
-            return Err(cursor.error("header is too long"));
-        }
-        let mut copy = cursor.bytes(header_len)?.to_vec();
-        copy.resize(HEADER_CHECKSUM_OFFSET, 0);
-        copy.extend_from_slice(cursor.bytes(HEADER_COPY_BYTES - HEADER_CHECKSUM_OFFSET)?);
-        let header = Header::decode(&copy)?.header;
+        let (len, footer_offset, header) = read_summary(&mut cursor)?;
         let table = check_header(&header, path, expect).map_err(|error| error.with_path(path))?;
         let footer = cursor.bytes(cursor.remaining())?;
         let footer = Footer::decode(footer, header.kind, footer_offset)?;
         let frames = Frames::of_footer(&footer, footer_offset);
         Ok(Self::new(Some(Arc::clone(fs)), store_dir, path, mode, header, table, frames, len))
+    }
+
+    /// The files that a file replaced of which these summary bytes were kept; none where that is
+    /// not known.
+    pub(crate) fn replaced_by(summary: &[u8]) -> Vec<Id> {
+        let read = read_summary(&mut Cursor::new(summary, "8"));
+        read.map(|(_, _, header)| header.replaces).unwrap_or_default()
     }
 
     /// What opening the file reads, for a cache: length, header, footer. `None` when the
@@ -1204,6 +1203,20 @@ fn next_frame(source: &Source, uuid: &Id, mut offset: u64) -> Result<Option<Fram
         offset = end - HEADER;
     }
     Ok(None)
+}
+
+/// Length, offset of the footer and header of a file, of the bytes that were kept of it; the
+/// cursor is at the footer then.
+fn read_summary(cursor: &mut Cursor<'_>) -> Result<(u64, u64, Header)> {
+    let (len, footer_offset) = (cursor.u64()?, cursor.u64()?);
+    let header_len = cursor.u32()? as usize;
+    if header_len > HEADER_CHECKSUM_OFFSET {
+        return Err(cursor.error("header is too long"));
+    }
+    let mut copy = cursor.bytes(header_len)?.to_vec();
+    copy.resize(HEADER_CHECKSUM_OFFSET, 0);
+    copy.extend_from_slice(cursor.bytes(HEADER_COPY_BYTES - HEADER_CHECKSUM_OFFSET)?);
+    Ok((len, footer_offset, Header::decode(&copy)?.header))
 }
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ struct State {
     is_incomplete: bool,
     /// Headers and footers that the catalog remembers, until the first listing is done.
     cached: HashMap<Id, CachedSegment>,
+    /// Files that were there once, and that the last listing did not find.
+    unseen: HashSet<Id>,
     /// Files that the catalog knows and that are gone for no reason.
     missing: Vec<MissingSegment>,
     view: Option<Arc<View>>,
@@ -198,24 +200,25 @@ impl Lister {
                 there.insert((table, partition));
                 let directory = state.directories.entry((table, partition)).or_default();
                 let known = directory.settled && !all;
-                changed |= self.list_directory(
-                    (table, partition),
-                    directory,
-                    known,
-                    moved,
-                    &mut state.cached,
-                )?;
+                let seen = (&mut state.cached, &mut state.unseen);
+                changed |=
+                    self.list_directory((table, partition), directory, known, moved, seen)?;
             }
         }
         state.is_incomplete = state.directories.values().any(Directory::is_incomplete);
         let known = state.directories.len();
-        state.directories.retain(|key, _| there.contains(key));
+        state.directories.retain(|key, directory| {
+            let stays = there.contains(key);
+            let gone = directory.files.keys().filter(|_| !stays);
+            state.unseen.extend(gone.filter_map(vouched));
+            stays
+        });
         changed |= known != state.directories.len();
         if txn::list_ids(fs, &self.root.dir)? != before {
             return Ok(false);
         }
         state.txns = before;
-        state.cached = HashMap::new();
+        changed |= self.miss(state);
         if !changed {
             state.view = view;
         }
@@ -228,7 +231,7 @@ impl Lister {
         directory: &mut Directory,
         settled: bool,
         moved: i64,
-        cached: &mut HashMap<Id, CachedSegment>,
+        (cached, unseen): (&mut HashMap<Id, CachedSegment>, &mut HashSet<Id>),
     ) -> Result<bool> {
         let fs = self.root.fs.as_ref();
         let dir = partition_dir(&self.root.dir, table, partition);
@@ -245,6 +248,9 @@ impl Lister {
         directory.modified = modified;
         let listed: BTreeSet<FileName> = names.iter().copied().collect();
         let known = directory.files.len();
+        unseen.extend(
+            directory.files.keys().filter(|name| !listed.contains(name)).filter_map(vouched),
+        );
         // What could not be read is tried again: it may have been a passing fault.
         directory.files.retain(|name, opened| {
             listed.contains(name) && opened.header().is_some() && !opened.is_gone()
@@ -294,9 +300,12 @@ impl Lister {
             Err(error) if error.is_not_found() => Err(error),
             Err(error) => {
                 let damage = SegmentDamage::unknown(error.to_string());
-                let damage = FileDamage { file: relative, range: partition.range(), damage };
-                let passing = error.kind() == ErrorKind::Io;
-                Ok(if passing { Opened::Unread(damage) } else { Opened::Bad(damage) })
+                let damage =
+                    |kind| FileDamage { file: relative, range: partition.range(), damage, kind };
+                Ok(match error.kind() {
+                    ErrorKind::Io => Opened::Unread(damage(ErrorKind::Io)),
+                    _ => Opened::Bad(damage(ErrorKind::Corrupt)),
+                })
             }
         }
     }
@@ -330,6 +339,32 @@ impl Lister {
         };
         state.cached = catalog.cached_all();
         state.missing = catalog.missing();
+    }
+
+    /// Takes note of files that were there, by the catalog or an earlier listing, and are not
+    /// any more, though the catalog still expects them. Returns whether there are any.
+    fn miss(&self, state: &mut State) -> bool {
+        let mut unseen = std::mem::take(&mut state.unseen);
+        unseen.extend(std::mem::take(&mut state.cached).into_keys());
+        if unseen.is_empty() || !self.asks_catalog {
+            return false;
+        }
+        for directory in state.directories.values() {
+            let replaced = replaced(directory, &state.txns);
+            for uuid in directory.files.keys().map(|name| &name.uuid).chain(&replaced) {
+                unseen.remove(uuid);
+            }
+        }
+        if unseen.is_empty() {
+            return false;
+        }
+        let catalog = open_reader(self.root.fs.as_ref(), &self.root.dir, &self.root.id);
+        let mut gone = catalog.map(|catalog| catalog.expected()).unwrap_or_default();
+        let known: HashSet<Id> = state.missing.iter().map(|gone| gone.uuid).collect();
+        gone.retain(|gone| unseen.contains(&gone.uuid) && !known.contains(&gone.uuid));
+        let found = !gone.is_empty();
+        state.missing.append(&mut gone);
+        found
     }
 
     /// A file counts only where its header says it belongs.
@@ -564,12 +599,14 @@ impl FileFacts {
 }
 
 /// A segment that the catalog knows and that is gone for no reason, as damage. `None` where
-/// the directories know better: it may be back since, or replaced.
+/// the directories know better: it may be back since, or replaced, or all that it was made of
+/// is still there and counts again.
 fn missing(state: &State, gone: &MissingSegment) -> Option<Missing> {
     let mut is_there = false;
     let mut reason = "the segment is gone, and nothing was to delete it".to_owned();
     if let Some(directory) = state.directories.get(&(gone.table, gone.partition)) {
-        if replaced(directory, &state.txns).contains(&gone.uuid) {
+        let replaced = replaced(directory, &state.txns);
+        if replaced.contains(&gone.uuid) {
             return None;
         }
         let mut files = directory.files.iter();
@@ -580,9 +617,19 @@ fn missing(state: &State, gone: &MissingSegment) -> Option<Missing> {
             let txn = opened.header().and_then(|header| header.txn)?;
             is_there = true;
             reason = format!("txn/{txn} is gone, although that import was committed");
+        } else {
+            let there = |uuid: &Id| {
+                let mut files = directory.files.iter();
+                replaced.contains(uuid)
+                    || files.any(|(name, it)| name.uuid == *uuid && counts(it, &state.txns))
+            };
+            let made_of = SealedSegment::replaced_by(&gone.summary);
+            if !made_of.is_empty() && made_of.iter().all(there) {
+                return None;
+            }
         }
     }
-    let name = FileName::new(gone.uuid, FileKind::Sealed);
+    let name = FileName::new(gone.uuid, gone.kind);
     let damage = FileDamage {
         file: relative(gone.table, gone.partition, &name),
         range: gone.partition.range(),
@@ -593,8 +640,14 @@ fn missing(state: &State, gone: &MissingSegment) -> Option<Missing> {
             stamps: Some((gone.min_ts, gone.max_ts)),
             reason,
         },
+        kind: ErrorKind::MissingSegment,
     };
     Some(Missing { damage, is_there })
+}
+
+/// Which file it is, if the catalog may know of it: active segments come and go.
+fn vouched(name: &FileName) -> Option<Id> {
+    (name.kind != FileKind::Active).then_some(name.uuid)
 }
 
 /// Whether a file's transaction, if it has one, has been committed.

@@ -66,6 +66,8 @@ pub(crate) struct FileDamage {
     pub(crate) range: TimeRange,
     /// What is lost.
     pub(crate) damage: SegmentDamage,
+    /// `Corrupt`; `Io` where the system failed, and another try may not; `MissingSegment`.
+    pub(crate) kind: ErrorKind,
 }
 
 impl Snapshot {

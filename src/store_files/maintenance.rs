@@ -57,6 +57,12 @@ impl CatalogMark {
         Ok(committed.unwrap_or(0))
     }
 
+    /// What the mark of the store in `dir` says to somebody who may write nothing: 0 where
+    /// there is none, or where it cannot be read.
+    pub(crate) fn read_at(fs: &dyn FileSystem, dir: &Path) -> u64 {
+        fs.open(&dir.join(NAME)).and_then(|file| Self::read(&*file)).unwrap_or(0)
+    }
+
     /// Number of the last catalog transaction that is known to be durable.
     pub(crate) fn committed(&self) -> u64 {
         self.committed

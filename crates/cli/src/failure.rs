@@ -73,7 +73,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::Store(error) => match error.kind() {
                 ErrorKind::InvalidArgument => Exit::Usage,
-                ErrorKind::Corrupt => Exit::Damaged,
+                ErrorKind::Corrupt | ErrorKind::MissingSegment => Exit::Damaged,
                 _ => Exit::Failed,
             },
             // The reader has seen enough, as in `tallystone query ... | head`.
@@ -130,6 +130,7 @@ mod tests {
         let of = |kind| Failure::from(Error::new(kind, "x")).exit();
         assert_eq!(of(ErrorKind::InvalidArgument), Exit::Usage);
         assert_eq!(of(ErrorKind::Corrupt), Exit::Damaged);
+        assert_eq!(of(ErrorKind::MissingSegment), Exit::Damaged);
         assert_eq!(of(ErrorKind::NoSpace), Exit::Failed);
         let pipe = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((pipe.exit(), pipe.message()), (Exit::Ok, None));
