@@ -54,7 +54,7 @@ fn seeded(check: impl FnMut(u64) -> Verdict<u64> + 'static) -> Verdict<Box<dyn T
 }
 
 /// All of them, in the order in which a quick look runs them.
-pub(crate) const CAMPAIGNS: [Campaign; 15] = [
+pub(crate) const CAMPAIGNS: [Campaign; 16] = [
     Campaign {
         name: "crash",
         what: "distinct crash images",
@@ -189,6 +189,19 @@ pub(crate) const CAMPAIGNS: [Campaign; 15] = [
         },
         begin: || {
             let targets = fuzz::targets();
+            seeded(move |case| fuzz::run(&targets, case))
+        },
+    },
+    Campaign {
+        name: "fuzz-texts",
+        what: "executions of fuzz targets of text",
+        quick: 0,
+        missing: || {
+            let how = "no target is built without a sanitizer: `FUZZ_SANITIZER=none .ci/run fuzz`";
+            fuzz::texts().is_empty().then(|| how.to_owned())
+        },
+        begin: || {
+            let targets = fuzz::texts();
             seeded(move |case| fuzz::run(&targets, case))
         },
     },
