@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tallystone::alert::{MetricNames, Rule};
 use tallystone::testing::{
     CrashPolicy, Fault, OpKind, SimFileSystem, open_store, open_store_read_only,
 };
@@ -446,6 +447,10 @@ fn a_file_that_is_gone_is_told_by_answers_at_once() {
     assert_eq!((rows(&later), missed(&later)), (10, gone.clone()));
     let sum = later.snapshot().unwrap().average(Table::Task, "duration_ms", &Filter::new());
     assert_eq!(sum.unwrap_err().kind(), ErrorKind::MissingSegment);
+    let mut alerts = later.alerts(Rule::defaults(&MetricNames::default())).unwrap();
+    let now = Timestamp::from_micros(START + 60_000_000).unwrap();
+    let found = later.evaluate_alerts_at(&mut alerts, &later.snapshot().unwrap(), now).unwrap();
+    assert!(found.alerts[0].is_damaged, "{:?}", found.alerts[0]);
     // One who had it open lists again within a second.
     let begun = std::time::Instant::now();
     while rows(&earlier) == 110 && begun.elapsed() < Duration::from_secs(10) {

@@ -225,7 +225,9 @@ fn judge(
         rule: rule.describe(),
         is_complete: coverage.is_some_and(|coverage| coverage.is_complete()),
         is_damaged: coverage.is_some_and(|coverage| !coverage.damaged.is_empty())
-            || error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Corrupt),
+            || error.as_ref().is_some_and(|error| {
+                matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::MissingSegment)
+            }),
         error: error.map(|error| error.to_string()),
         label: reading.and_then(|reading| reading.label),
     };

@@ -163,15 +163,16 @@ impl Books {
         let files: Vec<SegmentFacts> = listed.iter().filter(counts).filter_map(facts_of).collect();
         let mut found = self.catalog.reconcile(&files, &rules, &|new| make_durable(root, new))?;
         // What a file was made of may be there yet, and counts again: then nothing is lost.
-        let (missing, made_again): (Vec<_>, Vec<_>) = found
-            .missing
-            .drain(..)
-            .partition(|gone| !lister.still_missing(std::slice::from_ref(gone)).is_empty());
-        let made_again: Vec<Id> = made_again.iter().map(|gone| gone.uuid).collect();
+        let made_again = |gone: &MissingSegment| {
+            !listed.iter().any(|facts| facts.name.uuid == gone.uuid)
+                && lister.still_missing(std::slice::from_ref(gone)).is_empty()
+        };
+        let made_again: Vec<Id> =
+            found.missing.iter().filter(|gone| made_again(gone)).map(|gone| gone.uuid).collect();
         if !made_again.is_empty() {
             self.catalog.forget_missing(&made_again)?;
+            found.missing.retain(|gone| !made_again.contains(&gone.uuid));
         }
-        found.missing = missing;
         for missing in &found.missing {
             let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
             let orphaned = kept.and_then(orphan_note);
@@ -246,7 +247,8 @@ fn make_durable(root: &StoreRoot, new: &[&SegmentFacts]) -> Result<()> {
     Ok(())
 }
 
-fn missing_note(missing: &MissingSegment) -> String {
+/// What is to be said of a file that is gone for no reason.
+pub(crate) fn missing_note(missing: &MissingSegment) -> String {
     format!(
         "{} of {} {} is gone: {} rows from {} to {}",
         missing.kind.file_name(missing.uuid),

@@ -22,7 +22,7 @@ use crate::format::layout::FRAMES_OFFSET;
 use crate::fs::File;
 use crate::limits::REPLACES_MAX;
 use crate::maintain::quarantine::keep;
-use crate::maintain::reconcile::{Books, Planned, orphan_note};
+use crate::maintain::reconcile::{Books, Planned, missing_note, orphan_note};
 use crate::maintain::verify::damage_of;
 use crate::report::{RepairReport, RepairedFile};
 use crate::schema::Table;
@@ -75,8 +75,11 @@ pub(crate) fn repair(root: &StoreRoot, dry_run: bool, patience: Duration) -> Res
                 }
                 books => books?,
             };
-            repair.report.notes.append(&mut books.notes);
             let missing = std::mem::take(&mut books.missing);
+            // The report has an entry for each of them that stays missing.
+            let told: HashSet<String> = missing.iter().map(missing_note).collect();
+            books.notes.retain(|note| !told.contains(note));
+            repair.report.notes.append(&mut books.notes);
             repair.books = Some(books);
             missing
         }

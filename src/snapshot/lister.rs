@@ -346,6 +346,7 @@ impl Lister {
     fn miss(&self, state: &mut State) -> bool {
         let mut unseen = std::mem::take(&mut state.unseen);
         unseen.extend(std::mem::take(&mut state.cached).into_keys());
+        state.missing.iter().for_each(|gone| _ = unseen.remove(&gone.uuid));
         if unseen.is_empty() || !self.asks_catalog {
             return false;
         }
@@ -360,8 +361,7 @@ impl Lister {
         }
         let catalog = open_reader(self.root.fs.as_ref(), &self.root.dir, &self.root.id);
         let mut gone = catalog.map(|catalog| catalog.expected()).unwrap_or_default();
-        let known: HashSet<Id> = state.missing.iter().map(|gone| gone.uuid).collect();
-        gone.retain(|gone| unseen.contains(&gone.uuid) && !known.contains(&gone.uuid));
+        gone.retain(|gone| unseen.contains(&gone.uuid));
         let found = !gone.is_empty();
         state.missing.append(&mut gone);
         found

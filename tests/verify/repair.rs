@@ -362,6 +362,7 @@ fn a_file_without_a_header_is_read_by_what_the_catalog_remembers() {
             let report = Store::repair(&dir, dry_run).unwrap();
             let context = format!("block {lost_block:?}, {report:?}");
             assert_eq!((report.files.len(), report.rows_lost), (1, lost), "{context}");
+            assert_eq!(report.notes, Vec::<String>::new());
             assert_eq!(
                 (report.rows_kept, report.leaves_damage()),
                 (160 - lost, false),

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use tallystone::export::is_formula;
 use tallystone::{Timestamp, Value};
+use unicode_width::UnicodeWidthStr;
 
 use crate::failure::Failure;
 
@@ -150,13 +151,13 @@ pub(crate) fn table<T: Record>(
     columns: Columns<'_>,
     rows: &[T],
 ) -> Result<(), Failure> {
-    let mut widths: Vec<usize> = columns.iter().map(|name| name.chars().count()).collect();
+    let mut widths: Vec<usize> = columns.iter().map(|name| name.width()).collect();
     let mut numbers = vec![false; columns.len()];
     let mut others = vec![false; columns.len()];
     for row in rows {
         for (column, cell) in row.cells().iter().enumerate() {
             if let Some(width) = widths.get_mut(column) {
-                *width = (*width).max(cell.shown().chars().count());
+                *width = (*width).max(cell.shown().width());
             }
             let seen = if cell.is_number() { &mut numbers } else { &mut others };
             if let Some(seen) = seen.get_mut(column) {
@@ -185,7 +186,7 @@ fn line(
 ) -> io::Result<()> {
     let mut text = " ".repeat(indent);
     for ((cell, width), right) in texts.iter().zip(widths).zip(right) {
-        let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+        let padding = " ".repeat(width.saturating_sub(cell.width()));
         let (before, after) = if *right { (&*padding, "") } else { ("", &*padding) };
         text.extend([before, cell, after, "  "]);
     }
@@ -286,6 +287,17 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    /// Widths were counted in characters, and two columns of a terminal for one moved the rest.
+    #[test]
+    fn wide_characters_align() {
+        let rows =
+            [Pair("\u{6771}\u{4eac}", Cell::Int(5)), Pair("e\u{301}t\u{e9}", Cell::Int(1234))];
+        let text = printed(|out| table(out, 0, &["name", "n"], &rows));
+        let expected =
+            ["name     n", "----  ----", "\u{6771}\u{4eac}     5", "e\u{301}t\u{e9}   1234", ""];
+        assert_eq!(text, expected.join("\n"));
     }
 
     #[test]
