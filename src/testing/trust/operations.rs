@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use super::calls::{FAULTS, fits};
 use super::crash::{DIR, PAST_GRACE, archive_everything, everything};
-use super::rows::{Hand, Ledger, options};
+use super::rows::{Fate, Hand, Ledger, options};
 use super::{Verdict, Violation, ensure, guarded};
 use crate::config::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::testing::workload::Random;
-use crate::testing::{CrashPolicy, SimFileSystem, open_store};
+use crate::testing::{CrashPolicy, SimFileSystem, open_store, open_store_read_only};
 
 /// Most steps of one list.
 pub const STEPS_MAX: usize = 64;
@@ -44,10 +44,14 @@ enum Step {
     CallFails,
     DiskFills,
     Heal,
+    UndoImport,
+    BackUp,
+    Repair,
 }
 
-/// By number; those that are listed more often are done more often.
-const STEPS: [Step; 24] = [
+/// By number; those that are listed more often are done more often. What is added comes last, so
+/// that lists that found something stay what they were.
+const STEPS: [Step; 28] = [
     Step::Append,
     Step::Append,
     Step::Append,
@@ -72,7 +76,14 @@ const STEPS: [Step; 24] = [
     Step::DiskFills,
     Step::Heal,
     Step::Heal,
+    Step::UndoImport,
+    Step::UndoImport,
+    Step::BackUp,
+    Step::Repair,
 ];
+
+/// Where backups go, each into the one before.
+const BACKUP: &str = "/backup";
 
 /// Ways in which a loss of power leaves what was not synced.
 const POLICIES: [CrashPolicy; 12] = [
@@ -112,18 +123,7 @@ struct Trial {
 ///
 /// What does not hold.
 pub fn check(list: &[u8]) -> Verdict {
-    let clock = Hand::new();
-    let mut trial = Trial {
-        fs: base()?.kill_image(),
-        options: options(&clock),
-        clock,
-        ledger: Ledger::default(),
-        durable: 0,
-        store: None,
-        other: None,
-        faulty: false,
-        troubled: false,
-    };
+    let mut trial = Trial::new()?;
     let mut done = Vec::new();
     let outcome = guarded(|| trial.run(list, &mut done));
     outcome.map_err(|found| {
@@ -149,6 +149,21 @@ fn base() -> Verdict<&'static SimFileSystem> {
 }
 
 impl Trial {
+    fn new() -> Verdict<Self> {
+        let clock = Hand::new();
+        Ok(Self {
+            fs: base()?.kill_image(),
+            options: options(&clock),
+            clock,
+            ledger: Ledger::default(),
+            durable: 0,
+            store: None,
+            other: None,
+            faulty: false,
+            troubled: false,
+        })
+    }
+
     fn run(&mut self, list: &[u8], done: &mut Vec<(Step, u8)>) -> Verdict {
         self.open()?;
         for pair in list.chunks(2).take(STEPS_MAX) {
@@ -324,8 +339,55 @@ impl Trial {
                 (self.faulty, self.troubled) = (true, true);
             }
             Step::Heal => self.heal(),
+            Step::UndoImport => self.undo_import(&store, how)?,
+            Step::BackUp => self.back_up(&store)?,
+            Step::Repair => {
+                let fs = Arc::new(self.fs.clone());
+                match Store::repair_on(fs, Path::new(DIR), self.options.clone(), false) {
+                    // Nothing that happens here damages anything.
+                    Ok(report) => ensure(!report.loses_rows(), || format!("{report:?}"))?,
+                    Err(error) => self.accept("repair", &error)?,
+                }
+            }
         }
         self.look("after it")
+    }
+
+    /// Takes one of the imports back that there are.
+    fn undo_import(&mut self, store: &Store, how: u8) -> Verdict {
+        let imports = match store.imports() {
+            Ok(imports) => imports,
+            Err(error) => return self.accept("listing imports", &error),
+        };
+        let Some(import) = imports.get(usize::from(how) % imports.len().max(1)) else {
+            return Ok(());
+        };
+        let nobody = || Violation::new(format!("an import of nobody: {import:?}"));
+        let batch = import.source.strip_prefix("source ").and_then(|it| it.parse().ok());
+        let given = self.ledger.batches.get_mut(batch.unwrap_or(usize::MAX)).ok_or_else(nobody)?;
+        match store.undo_import(&import.id) {
+            Ok(_) => given.fate = Fate::Gone,
+            // Its rows have been merged with others since.
+            Err(error) if error.kind() == ErrorKind::InvalidArgument => {}
+            Err(error) => {
+                given.fate = Fate::Unknown;
+                self.accept("undoing an import", &error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a backup, and compares it.
+    fn back_up(&mut self, store: &Store) -> Verdict {
+        if let Err(error) = store.backup(BACKUP) {
+            return self.accept("a backup", &error);
+        }
+        if self.faulty {
+            return Ok(());
+        }
+        let backup = open_store_read_only(&self.fs, Path::new(BACKUP), self.options.clone())?;
+        self.ledger.check(&backup, self.durable).map_err(|found| found.after("in the backup"))?;
+        Ok(())
     }
 
     /// Goes on with what a loss of power leaves, or else the end of the process.
@@ -353,6 +415,22 @@ impl Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_import_is_taken_back_and_the_backup_has_it() {
+        let mut trial = Trial::new().unwrap();
+        trial.open().unwrap();
+        for step in [Step::Import, Step::Import, Step::BackUp, Step::UndoImport, Step::Repair] {
+            trial.step(step, 1).unwrap();
+        }
+        let gone = |given: &super::super::rows::Given| given.fate == Fate::Gone;
+        assert_eq!(trial.ledger.batches.iter().filter(|given| gone(given)).count(), 1);
+        let backup = open_store_read_only(&trial.fs, Path::new(BACKUP), trial.options.clone());
+        let rows = |store: &Store| store.snapshot().unwrap().rows(crate::schema::Table::Task);
+        assert!(rows(&backup.unwrap()) > rows(&trial.opened().unwrap()));
+        trial.step(Step::PowerCut, 0).unwrap();
+        trial.close().unwrap();
+    }
 
     #[test]
     fn any_list_of_operations_keeps_the_promises() {

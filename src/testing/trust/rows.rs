@@ -191,7 +191,7 @@ pub enum Fate {
     AsAcknowledged,
     /// Nobody knows: it was not durable when its writer died.
     Unknown,
-    /// It was not there afterwards, and stays away.
+    /// It was not there afterwards, or has been taken back, and stays away.
     Gone,
 }
 
@@ -338,7 +338,7 @@ impl Ledger {
             })?;
         }
         ensure(given.fate != Fate::Gone || absent == expected.len(), || {
-            format!("batch {batch} is back, and was gone after a crash")
+            format!("batch {batch} is back, and was gone")
         })?;
         ensure(!given.is_import || absent == 0 || absent == expected.len(), || {
             format!(
