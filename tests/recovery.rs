@@ -13,8 +13,8 @@ use tallystone::testing::{
     CrashPolicy, Fault, OpKind, SimFileSystem, open_store, open_store_read_only,
 };
 use tallystone::{
-    ErrorKind, Filter, ImportSource, MaintenanceRequest, Options, Retention, Store, Table,
-    TableRetention, TaskMetric, Tiers, Timestamp,
+    ErrorKind, Filter, ImportSource, MaintenanceRequest, Options, ReadMode, Retention, Store,
+    Table, TableRetention, TaskMetric, Tiers, Timestamp,
 };
 
 const DAY: i64 = 86_400_000_000;
@@ -534,4 +534,38 @@ fn an_older_catalog_misses_nothing() {
     // In the mark's absence nothing shows that it is older.
     std::fs::remove_file(dir.join("maintenance.lock")).unwrap();
     assert!(!missed(&Store::open_read_only(&dir).unwrap()).is_empty());
+}
+
+/// An aggregate over rows of which a read had failed was refused as if they were damaged, which
+/// makes a monitor call for a repair; the next try answers.
+#[test]
+fn an_answer_that_a_read_failed_is_not_called_damaged() {
+    let (fs, dir) = (SimFileSystem::with_seed(5), Path::new("/store"));
+    let options = || Options { read_mode: ReadMode::Copied, maintenance: None, ..options() };
+    let store = open_store(&fs, dir, options()).unwrap();
+    record(&store, 0..100);
+    store.seal().unwrap();
+    store.close().unwrap();
+    let stamp = |number| Timestamp::from_micros(START + number).unwrap();
+    let part = Filter::new().between(stamp(10), stamp(90));
+    let mut failed = 0;
+    for call in 0.. {
+        let reader = open_store_read_only(&fs, dir, options()).unwrap();
+        let snapshot = reader.snapshot().unwrap();
+        let before = fs.faults_fired();
+        fs.fail_at(call, Fault::IO, false);
+        let answer = snapshot.average(Table::Task, "duration_ms", &part);
+        let has_fired = fs.faults_fired() > before;
+        fs.heal();
+        if let Err(error) = answer {
+            assert_eq!(error.kind(), ErrorKind::Io, "call {call}: {error}");
+            failed += 1;
+        }
+        let again = reader.snapshot().unwrap().average(Table::Task, "duration_ms", &part);
+        assert_eq!(again.unwrap().value.value, Some(49.5), "call {call}");
+        if !has_fired {
+            break;
+        }
+    }
+    assert!(failed > 0);
 }
