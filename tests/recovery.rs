@@ -180,7 +180,14 @@ fn files_of_an_import_whose_record_is_gone_are_kept() {
 
     let path = dir.join("txn").join(&id);
     let record = std::fs::read(&path).unwrap();
+    let earlier = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&earlier), missed(&earlier).len()), (60, 0));
     std::fs::remove_file(&path).unwrap();
+    // Answers say it before any maintenance does: at once, or within a second.
+    let later = Store::open_read_only(&dir).unwrap();
+    assert_eq!((rows(&later), missed(&later)[0].1), (10, Some(50)));
+    wait_for(|| rows(&earlier) == 10);
+    assert_eq!(missed(&earlier), missed(&later));
     for rebuilt in [false, false, true, false] {
         let store = Store::open_with(&dir, options()).unwrap();
         let notes = &store.recovery().notes;
@@ -416,6 +423,13 @@ fn archive() -> Retention {
     Retention { task: TableRetention::Tiers(tiers), ..Retention::KEEP }
 }
 
+fn wait_for(is_done: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_done() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// What answers say is gone: files and rows.
 fn missed(store: &Store) -> Vec<(String, Option<u64>)> {
     let page = store.snapshot().unwrap().task_metrics(&Filter::new().all()).unwrap();
@@ -452,10 +466,7 @@ fn a_file_that_is_gone_is_told_by_answers_at_once() {
     let found = later.evaluate_alerts_at(&mut alerts, &later.snapshot().unwrap(), now).unwrap();
     assert!(found.alerts[0].is_damaged, "{:?}", found.alerts[0]);
     // One who had it open lists again within a second.
-    let begun = std::time::Instant::now();
-    while rows(&earlier) == 110 && begun.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for(|| rows(&earlier) == 10);
     assert_eq!((rows(&earlier), missed(&earlier)), (10, gone));
 
     std::fs::rename(&aside, file).unwrap();

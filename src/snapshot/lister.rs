@@ -217,8 +217,9 @@ impl Lister {
         if txn::list_ids(fs, &self.root.dir)? != before {
             return Ok(false);
         }
+        let is_record_gone = state.listed.is_none() || !before.is_superset(&state.txns);
         state.txns = before;
-        changed |= self.miss(state);
+        changed |= self.miss(state, is_record_gone);
         if !changed {
             state.view = view;
         }
@@ -342,12 +343,12 @@ impl Lister {
     }
 
     /// Takes note of files that were there, by the catalog or an earlier listing, and are not
-    /// any more, though the catalog still expects them. Returns whether there are any.
-    fn miss(&self, state: &mut State) -> bool {
+    /// any more, or do not count any more as their import has no record, though the catalog still
+    /// expects them. Returns whether there are any.
+    fn miss(&self, state: &mut State, is_record_gone: bool) -> bool {
         let mut unseen = std::mem::take(&mut state.unseen);
         unseen.extend(std::mem::take(&mut state.cached).into_keys());
-        state.missing.iter().for_each(|gone| _ = unseen.remove(&gone.uuid));
-        if unseen.is_empty() || !self.asks_catalog {
+        if !self.asks_catalog || unseen.is_empty() && !is_record_gone {
             return false;
         }
         for directory in state.directories.values() {
@@ -355,7 +356,10 @@ impl Lister {
             for uuid in directory.files.keys().map(|name| &name.uuid).chain(&replaced) {
                 unseen.remove(uuid);
             }
+            let uncounted = directory.files.iter().filter(|(_, it)| !counts(it, &state.txns));
+            unseen.extend(uncounted.filter(|_| is_record_gone).map(|(name, _)| name.uuid));
         }
+        state.missing.iter().for_each(|gone| _ = unseen.remove(&gone.uuid));
         if unseen.is_empty() {
             return false;
         }
