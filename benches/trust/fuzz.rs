@@ -58,12 +58,14 @@ pub(crate) fn run(targets: &[PathBuf], case: u64) -> Verdict<u64> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = root.join("target/fuzz-found").join(name);
     let _ = std::fs::create_dir_all(&found);
+    let words = root.join("fuzz/dictionaries").join(name);
     let output = Command::new(target)
         .current_dir(place.path())
         .env("ASAN_OPTIONS", "malloc_context_size=2:detect_stack_use_after_return=0")
         .args([format!("-max_total_time={SECONDS}"), format!("-seed={}", case + 1)])
         .args(["-rss_limit_mb=512", "-timeout=10", "-print_final_stats=1", "-verbosity=0"])
         .args(["-entropic=0", "-print_funcs=0"])
+        .args(words.is_file().then(|| format!("-dict={}", words.display())))
         .arg(format!("-artifact_prefix={}/", root.join("target/fuzz-artifacts").display()))
         .args([&found, &root.join("fuzz/corpus").join(name)])
         .output()
