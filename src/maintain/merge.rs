@@ -68,7 +68,8 @@ pub(crate) enum Reach {
 pub(crate) fn merge_dead(root: &StoreRoot, lister: &Lister, reach: Reach) -> Result<Merged> {
     let mut by_partition: BTreeMap<(Table, Partition), Vec<FileFacts>> = BTreeMap::new();
     for facts in lister.files()? {
-        if facts.name.kind == FileKind::Active && !facts.is_replaced {
+        // One of an import without a record does not count, and may not come to count by this.
+        if facts.name.kind == FileKind::Active && facts.counts() {
             by_partition.entry((facts.table, facts.partition)).or_default().push(facts);
         }
     }

@@ -634,6 +634,13 @@ mod tests {
     use super::*;
     use crate::testing::workload::Random;
 
+    /// An active segment that says to be of an import: none of ours does. Where that import has no
+    /// record, its rows do not count, and sealing it made them.
+    #[test]
+    fn an_active_of_an_import_without_a_record_is_not_sealed() {
+        patched(b"\x08\x07magic%\x00\x08!");
+    }
+
     #[test]
     fn a_file_without_changes_is_itself() {
         for good in sample().all() {
