@@ -573,12 +573,16 @@ fn verified(root: &StoreRoot) {
 /// A repair keeps every row that can be read, and leaves nothing for another one to do.
 fn repaired(root: &StoreRoot) {
     let tables = [Table::Task, Table::Agent];
+    // Where files say that there are too many to ask for, the repair may find that there are few.
+    let asked = tables.map(|table| snapshot(root).rows(table) <= ROWS_MAX);
     let before = tables.map(|table| rows(&snapshot(root), table).0);
     let done = match repair::repair(root, false, Duration::ZERO) {
         Ok(done) => done,
         Err(error) => panic!("a repair fails: {error}"),
     };
-    assert_eq!(before, tables.map(|table| rows(&snapshot(root), table).0), "rows, repaired");
+    for ((table, before), _) in tables.iter().zip(before).zip(asked).filter(|(_, asked)| *asked) {
+        assert_eq!(before, rows(&snapshot(root), *table).0, "rows, repaired");
+    }
     if !done.leaves_damage() {
         let report = verify_deeply(root);
         assert!(report.problems.is_empty(), "repaired, and still {:?}", report.problems);
@@ -639,6 +643,13 @@ mod tests {
     #[test]
     fn an_active_of_an_import_without_a_record_is_not_sealed() {
         patched(b"\x08\x07magic%\x00\x08!");
+    }
+
+    /// A frame that says to have a million rows, of which thirty others can be read: too many to
+    /// be asked for before the repair, and not after it.
+    #[test]
+    fn rows_that_were_not_asked_for_are_not_compared() {
+        patched(b"\x40\x76gr\x8as.\x00\x10Hs\xe6\"-");
     }
 
     #[test]
