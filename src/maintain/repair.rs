@@ -87,7 +87,7 @@ pub(crate) fn repair(root: &StoreRoot, dry_run: bool, patience: Duration) -> Res
     repair.imports()?;
     repair.segments(&missing)?;
     repair.missing(&missing)?;
-    repair.replaced()?;
+    repair.leftovers()?;
     repair.finish()
 }
 
@@ -828,15 +828,19 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Files that have been replaced and are damaged: they have done their duty, or a repair
-    /// was cut off.
-    fn replaced(&mut self) -> Result<()> {
+    /// Files that do not count and are damaged: they have been replaced and have done their duty,
+    /// or a repair was cut off, or they are of an import that was not committed.
+    fn leftovers(&mut self) -> Result<()> {
         let files = self.lister.files()?;
-        for facts in files.iter().filter(|facts| facts.is_replaced && facts.is_committed) {
+        for facts in files.iter().filter(|facts| !facts.counts()) {
+            if !facts.is_committed && !self.is_of_dead_import(facts)? {
+                continue;
+            }
             // Where another counts again in its place, the list is not that of before.
             let Ok(damage) = damage_of(self.root, facts, true) else { continue };
             let stands = facts.header.as_ref().map_or(&[][..], |header| &header.replaces);
-            let holds_back = neighbours(facts, &files).any(|it| stands.contains(&it.name.uuid));
+            let holds_back = facts.is_committed
+                && neighbours(facts, &files).any(|it| stands.contains(&it.name.uuid));
             if damage.is_empty() || holds_back {
                 continue;
             }
@@ -848,11 +852,23 @@ impl Repair<'_> {
                 continue;
             }
             let mut entry = self.entry(facts, &damage);
-            entry.done = "it was replaced before".to_owned();
+            entry.done = match facts.is_committed {
+                true => "it was replaced before".to_owned(),
+                false => "it is of an import that was not committed".to_owned(),
+            };
             self.carry_out(facts, &files, entry, None, Instead::Nothing)?;
             drop(lock);
         }
         Ok(())
+    }
+
+    /// Whether the file never counted, and never will.
+    fn is_of_dead_import(&self, facts: &FileFacts) -> Result<bool> {
+        let Some(txn) = facts.header.as_ref().and_then(|header| header.txn) else {
+            return Ok(false);
+        };
+        let state = txn::judge(self.root.fs.as_ref(), &self.root.dir, &txn)?;
+        Ok(state == txn::TxnState::Dead && !self.was_committed(facts)?)
     }
 
     fn finish(mut self) -> Result<RepairReport> {

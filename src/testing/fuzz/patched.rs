@@ -645,6 +645,18 @@ mod tests {
         patched(b"\x08\x07magic%\x00\x08!");
     }
 
+    /// Damaged files of an import without a record: `verify` named them, and `repair`, which looked
+    /// at files that count and at replaced ones, left them.
+    #[test]
+    fn damaged_files_of_an_import_without_a_record_are_set_aside() {
+        for input in [
+            &b"\x1a\xe6\x2a\x84\x67\x52\x01\x00\x00\x00\x44\x29\x65\x01\x33\xfe\x4b"[..],
+            &b"\x07\x6e\x00\x08\xaa\x28\xf4\xf9\x07\x08\x07\x08\x9c\x9c\x9c"[..],
+        ] {
+            patched(input);
+        }
+    }
+
     /// A frame that says to have a million rows, of which thirty others can be read: too many to
     /// be asked for before the repair, and not after it.
     #[test]
