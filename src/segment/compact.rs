@@ -182,9 +182,11 @@ impl Cursor<'_> {
                 Some(batch) => batch,
                 None => {
                     let Some(block) = self.part.blocks.get(self.block) else { return Ok(()) };
+                    // Blocks between the two may be left out, with what they say of the order.
+                    let before = self.block.checked_sub(1).map(|at| self.part.blocks[at]);
                     self.block += 1;
                     let batch = self.part.segment.batch(*block)?;
-                    self.part.segment.check_order(*block, batch.timestamps())?;
+                    self.part.segment.check_order(*block, before, batch.timestamps())?;
                     batch
                 }
             };

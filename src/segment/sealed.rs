@@ -557,15 +557,20 @@ impl SealedSegment {
         Ok(Batch { schema: self.schema, columns: columns.collect::<Result<_>>()? })
     }
 
-    /// Checks that rows lie in the order of hours, within their block and the file: whoever
-    /// reads hour by hour relies on it.
+    /// Checks that rows lie in the order of hours, within their block and after those of the block
+    /// that is read before it, if any: whoever reads hour by hour relies on it.
     ///
     /// # Errors
     ///
     /// `Corrupt` when they do not (spec 6.3).
-    pub(crate) fn check_order(&self, block: usize, stamps: &[i64]) -> Result<()> {
+    pub(crate) fn check_order(
+        &self,
+        block: usize,
+        before: Option<usize>,
+        stamps: &[i64],
+    ) -> Result<()> {
         let hour = |stamp: i64| stamp.div_euclid(MICROS_PER_HOUR);
-        let (info, before) = (self.blocks.get(block), self.blocks.get(block.wrapping_sub(1)));
+        let (info, before) = (self.blocks.get(block), before.and_then(|at| self.blocks.get(at)));
         let extremes = stamps.iter().copied().min().zip(stamps.iter().copied().max());
         let problem = if extremes != info.map(|info| (info.min_ts, info.max_ts)) {
             "the stamps are not those of the frame"
@@ -816,7 +821,7 @@ impl SealedSegment {
                 wrong.push(derived(Some(column), "the zone map is wrong"));
             }
         }
-        if let Err(error) = self.check_order(block, batch.timestamps()) {
+        if let Err(error) = self.check_order(block, block.checked_sub(1), batch.timestamps()) {
             wrong.push(derived(Some(0), error.message()));
         }
         let Some(member) = self.schema.member else { return };
