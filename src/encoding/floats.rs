@@ -201,6 +201,24 @@ pub(super) fn decode_some(chunk: &Chunk<'_>, rows: &Selection) -> Result<Vec<f64
     }
 }
 
+/// Whether all rows that have a value have a finite one.
+pub(super) fn are_finite(chunk: &Chunk<'_>) -> Result<bool> {
+    let finite = |values: &[F64]| values.iter().fold(true, |all, it| all & it.get().is_finite());
+    let mut reader = Reader::new(chunk.body, "5.3");
+    Ok(match chunk.encoding {
+        // What a null row stores between others has no meaning.
+        _ if chunk.nulls > 0 && !chunk.dense => {
+            let values = chunk.place(decode(chunk)?, chunk.validity()?.as_ref());
+            values.iter().all(|value| value.is_finite())
+        }
+        tag::FLOAT_CONSTANT => read_constant(chunk)?.is_finite(),
+        tag::FLOAT_RAW => finite(read_raw(&mut reader, chunk.stored())?),
+        tag::FLOAT_PATTERNS => decode(chunk)?.iter().all(|value| value.is_finite()),
+        // Integers over a power of ten are.
+        _ => finite(Decimal::read(chunk)?.apart),
+    })
+}
+
 /// Floats of a range of stored values, to be compared without decoding.
 pub(super) enum Numbers<'a> {
     /// All the same value.

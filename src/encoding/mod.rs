@@ -528,6 +528,26 @@ impl<'a> Chunk<'a> {
         ints::for_each_slice(self, rows, each)
     }
 
+    /// Checks that rows have values as they may be (spec 1.2): stamps of `day`, finite floats.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode), and `Corrupt` for another value.
+    pub(crate) fn check_values(&self, day: &Range<i64>) -> Result<()> {
+        let (are_right, what) = match self.kind {
+            ColumnType::Timestamp => {
+                let mut are_right = true;
+                self.for_each_ints(0..self.rows, |stamps| {
+                    are_right &= stamps.iter().fold(true, |all, stamp| all & day.contains(stamp));
+                })?;
+                (are_right, "a timestamp is outside the partition")
+            }
+            ColumnType::Float => (floats::are_finite(self)?, "a float is not finite"),
+            _ => return Ok(()),
+        };
+        if are_right { Ok(()) } else { Err(Error::corrupt("1.2", what)) }
+    }
+
     /// Bytes that the texts of the chunk take at most once they are decoded, as its headers
     /// say; 0 where it has no text.
     ///
@@ -838,6 +858,48 @@ mod tests {
             assert_eq!(ranges.sum(rows.clone()), sum);
             let range = part.iter().min().copied().zip(part.iter().max().copied());
             assert_eq!(ranges.range(rows), range);
+        }
+    }
+
+    /// Without it a value that no writer takes would get into sums and into summaries.
+    #[test]
+    fn values_that_may_not_be_are_found_in_every_encoding() {
+        let day = 1_000..2_000;
+        let check = |column: &Column, kind, effort| {
+            let chunk = chunk_of(column, TextScope::Local, effort);
+            Chunk::parse(&chunk, kind).unwrap().check_values(&day).is_ok()
+        };
+        let decimals = |at: usize, value: f64| {
+            let mut values: Vec<f64> = (0..300).map(|it| f64::from(it) / 4.0).collect();
+            values[at] = value;
+            values
+        };
+        let patterns = |value: f64| {
+            let mut values: Vec<f64> = (0..300).map(|it| f64::from(it).sqrt()).collect();
+            values[299] = value;
+            values
+        };
+        for effort in EFFORTS {
+            for stamps in [vec![1_000, 1_999], vec![1_500; 9], (1_000..1_300).collect()] {
+                let mut bad = stamps.clone();
+                assert!(check(&Column::new(Values::Int(stamps)), ColumnType::Timestamp, effort));
+                for outside in [999, 2_000, i64::MIN, i64::MAX] {
+                    bad[1] = outside;
+                    let column = Column::new(Values::Int(bad.clone()));
+                    assert!(!check(&column, ColumnType::Timestamp, effort));
+                    assert!(check(&column, ColumnType::Int, effort));
+                }
+            }
+            for value in [f64::MAX, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                for values in [vec![value; 9], decimals(7, value), patterns(value)] {
+                    let column = Column::new(Values::Float(values));
+                    assert_eq!(check(&column, ColumnType::Float, effort), value.is_finite());
+                }
+                // What is stored in the place of a null row has no meaning.
+                let validity = (0..300).map(|row| row != 7).collect();
+                let values = Values::Float(decimals(7, value));
+                assert!(check(&Column::with_validity(values, validity), ColumnType::Float, effort));
+            }
         }
     }
 

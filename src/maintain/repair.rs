@@ -495,15 +495,6 @@ impl Repair<'_> {
         let loss = Loss::of(damage, kept, self.remembered_rows(facts));
         let mut entry = self.entry(facts, damage);
         entry.rows_kept = kept;
-        let day = facts.partition.range();
-        for block in &blocks {
-            let batch = segment.batch(*block)?;
-            if batch.timestamps().iter().any(|stamp| !day.contains(*stamp)) {
-                let why = format!("{}; rows of another day, which no file can hold", entry.damage);
-                self.leave(&facts.relative(), why, Some(loss));
-                return Ok(());
-            }
-        }
         let kept = (kept > 0).then(|| Instead::Blocks(Arc::clone(segment), blocks));
         self.keep_rows(facts, files, entry, loss, kept)
     }

@@ -904,11 +904,15 @@ impl ActiveTail {
             _ => return header.whole_payload(padded).map(|_| ()).map_err(whole),
         }
         let directory = BlockDirectory::read(header, padded).map_err(whole)?;
-        if directory.chunks.len() != self.view.table.schema().columns.len() {
+        let schema = self.view.table.schema();
+        if directory.chunks.len() != schema.columns.len() {
             return Err(whole(Error::corrupt("4.1", "the directory does not fit the table")));
         }
         for column in 0..directory.chunks.len() {
-            let checked = directory.check_chunk(header, padded, column);
+            let checked = directory.check_chunk(header, padded, column).and_then(|()| {
+                let bytes = directory.chunk(padded, column)?;
+                frames::check_values(column, bytes, schema, self.view.partition)
+            });
             checked.map_err(|error| (Some(column), error))?;
         }
         if !self.view.partition.range().covers(header.min_ts, header.max_ts) {

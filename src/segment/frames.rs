@@ -25,8 +25,9 @@ use crate::format::layout::{
 };
 use crate::limits::UNTRUSTED_RATIO_MAX;
 use crate::planted::{Bug, is_planted};
-use crate::schema::ColumnType;
+use crate::schema::{ColumnType, Schema};
 use crate::sketch::zone::zone;
+use crate::time::Partition;
 
 /// Which frame it is and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +255,22 @@ pub(crate) fn check_untrusted(frame: &FrameHeader) -> Result<()> {
     let (found, of) = (frame.payload_len, frame.rows);
     let message = format!("{found} bytes and {of} rows, too much of a file that is not trusted");
     Err(Error::corrupt("2.3", message).with_offset(frame.offset))
+}
+
+/// Checks that a column of rows of `day`, whose chunk is `bytes`, has values as it may have.
+///
+/// # Errors
+///
+/// `Corrupt` when it has others, or the bytes break the spec.
+pub(crate) fn check_values(
+    column: usize,
+    bytes: &[u8],
+    schema: &Schema,
+    day: Partition,
+) -> Result<()> {
+    let Some(known) = schema.columns.get(column) else { return Ok(()) };
+    let day = day.range();
+    Chunk::parse(bytes, known.kind)?.check_values(&(day.start..day.end))
 }
 
 impl BlockReader {

@@ -26,7 +26,7 @@ use crate::format::layout::{
 use crate::format::trailer::Trailer;
 use crate::fs::{Bytes, File, FileSystem, read_exact_at};
 use crate::schema::{ColumnType, Schema, Table};
-use crate::segment::frames::{BlockReader, zone_of};
+use crate::segment::frames::{BlockReader, check_values, zone_of};
 use crate::segment::sections::{self, Facts, SectionSource, Zone};
 use crate::segment::summarise::{self, Grain, Summariser};
 use crate::segment::{
@@ -412,7 +412,7 @@ impl SealedSegment {
         Ok(self.readers[block].get_or_init(|| reader))
     }
 
-    /// The bytes of a column chunk, whose checksum is right.
+    /// The bytes of a column chunk, whose checksum and values are right.
     fn chunk(&self, block: usize, column: usize) -> Result<(&BlockReader, Bytes)> {
         let reader = self.reader(block)?;
         let source = self.source()?;
@@ -421,6 +421,8 @@ impl SealedSegment {
         if self.mode != ReadMode::Mapped || !checked.load(Ordering::Acquire) {
             source.populate(&bytes)?;
             reader.check(column, &bytes)?;
+            check_values(column, &bytes, self.schema, self.header.partition)
+                .map_err(|error| reader.at(column, error))?;
             checked.store(true, Ordering::Release);
         }
         Ok((reader, bytes))

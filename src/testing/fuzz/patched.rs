@@ -541,7 +541,7 @@ fn assert_agrees(snapshot: &Snapshot, table: Table) {
     let floats = || values.iter().map(|value| value.as_f64());
     let by_order = |a: &f64, b: &f64| a.total_cmp(b);
     let ends = [floats().min_by(by_order), floats().max_by(by_order)];
-    // By their bits: NaN, which no file of ours has, is not itself.
+    // By their bits: -0.0 is not 0.0.
     let bits = |end: Option<f64>| end.map(f64::to_bits);
     let found = [all.min, all.max].map(|end| bits(end.map(Value::as_f64)));
     assert_eq!(found, ends.map(bits), "least and greatest");
@@ -667,6 +667,31 @@ mod tests {
         patched(
             b"\x02\xe6\x8a\x14\x5b\x76\x00\x14\x01\x04\x53\x00\x5d\xca\xca\xca\xca\x01\x24\x3a",
         );
+    }
+
+    /// Stamps of another day in a frame that says to be of this one: rows that no file can hold, on
+    /// which a repair of the store failed.
+    #[test]
+    fn stamps_of_another_day_are_damage() {
+        for input in [
+            &b"\x48\x0e\x44\x00success\xf5\xf5a\xf5u\x0e\x0e\xf5\x19\x00E\xf5\xf5\x80"[..],
+            &b"\x00n\xee%n\x01dnn\xeennnnnnn\xf7\x9ce"[..],
+            &b"\xe0\xbe\xf8\xf8\xfe\xfe\x85\xfe\xa1\xc6\x01\xbe\xaa\x9a\xf6"[..],
+        ] {
+            patched(input);
+        }
+    }
+
+    /// Infinite values: what was sealed of them had summaries that no reader takes.
+    #[test]
+    fn values_that_are_not_finite_are_damage() {
+        for input in [
+            &b"\xee\xef\xee\xee-\xff\xff\xff\xff\xff\xff\xff\xee\xee\xff\xff\xff\xff\x00\x17-h`"[..],
+            &b"\x07g^n\x00\x08\xff\xff\xb7h$\x93\xff\xff\xff\xff\x86\x86(\xff\xff\x01\n)"[..],
+            &b"~\x07.\x00\xffG\xfb\t\x0b\x08\x9a\xff\xff\xff\xff\xff\xff\xff\x7f"[..],
+        ] {
+            patched(input);
+        }
     }
 
     #[test]
