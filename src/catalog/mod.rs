@@ -257,7 +257,6 @@ pub(crate) trait Catalog: Send + fmt::Debug {
     fn forget_missing(&mut self, uuids: &[Id]) -> Result<u64>;
 
     /// What is remembered of file `uuid`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     fn cached(&self, uuid: &Id) -> Result<Option<CachedSegment>>;
 
     /// Whether file `uuid` was there and counted, and nothing was to delete it. Only files

@@ -1010,13 +1010,15 @@ fn reconcile_segments(
 
 /// The catalog in the hands of a reader, who asks and never waits. Whatever goes wrong
 /// means that the reader goes by the files.
-pub(crate) struct ReaderCatalog {
+pub(crate) struct ReaderCatalog<'a> {
+    fs: &'a dyn FileSystem,
+    dir: &'a Path,
+    store_id: Id,
+    path: PathBuf,
     connection: Mutex<Connection>,
-    /// The transaction that it must have come to, else it is an older copy of itself.
-    committed: u64,
 }
 
-impl fmt::Debug for ReaderCatalog {
+impl fmt::Debug for ReaderCatalog<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReaderCatalog").finish_non_exhaustive()
     }
@@ -1025,19 +1027,21 @@ impl fmt::Debug for ReaderCatalog {
 /// Opens the catalog of the store in `dir` for reading; `None` where it is not there, not
 /// whole or not this store's. Creates and changes nothing. What it says may be older than
 /// the last maintenance: transactions that a crash left in the log are not in it.
-pub(crate) fn open_reader(fs: &dyn FileSystem, dir: &Path, store_id: &Id) -> Option<ReaderCatalog> {
+pub(crate) fn open_reader<'a>(
+    fs: &'a dyn FileSystem,
+    dir: &'a Path,
+    store_id: &Id,
+) -> Option<ReaderCatalog<'a>> {
     if !fs.shared_with_other_processes() {
         return None;
     }
     fs.metadata(&dir.join(NAME)).ok().filter(|found| found.kind == EntryKind::File)?;
     // A reader, too, writes: the index of the log that all processes share.
     check_limit(fs, dir).ok()?;
-    // Before the catalog, which may go on meanwhile.
-    let committed = CatalogMark::read_at(fs, dir);
     let path = real_path(dir).ok()?;
     let connection = connect(&path, Access::Read).ok()?;
     identify(&connection, store_id, &path).ok()?;
-    Some(ReaderCatalog { connection: Mutex::new(connection), committed })
+    Some(ReaderCatalog { fs, dir, store_id: *store_id, path, connection: Mutex::new(connection) })
 }
 
 /// What is wrong with the catalog of the store in `dir`, as far as a reader can tell; `None`
@@ -1123,7 +1127,7 @@ fn check(dir: &Path, store_id: &Id) -> Option<String> {
     }
 }
 
-impl ReaderCatalog {
+impl ReaderCatalog<'_> {
     /// What is remembered of file `uuid`. Counts only if that file is listed.
     #[cfg_attr(not(test), expect(dead_code, reason = "for `stats --health`"))]
     pub(crate) fn cached(&self, uuid: &Id) -> Option<CachedSegment> {
@@ -1131,7 +1135,7 @@ impl ReaderCatalog {
     }
 
     /// Whether file `uuid` was there and counted, and nothing was to delete it, as far as is
-    /// known.
+    /// known; for the holder of the maintenance lock.
     pub(crate) fn was_committed(&self, uuid: &Id) -> bool {
         self.ask(|connection| was_committed(connection, uuid)).unwrap_or(false)
     }
@@ -1144,38 +1148,55 @@ impl ReaderCatalog {
     }
 
     /// Files that ought to be there: those that the last maintenance found, or found gone for
-    /// no reason, but for those that something was to delete.
-    pub(crate) fn expected(&self) -> Vec<MissingSegment> {
+    /// no reason, but for those that something was to delete. `None` where that cannot be told
+    /// now, which a later try may.
+    pub(crate) fn expected(&self) -> Option<Vec<MissingSegment>> {
         self.gone(SEGMENT)
     }
 
-    /// Files that the last maintenance found gone for no reason.
-    pub(crate) fn missing(&self) -> Vec<MissingSegment> {
+    /// Files that the last maintenance found gone for no reason; `None` as for
+    /// [`expected`](Self::expected).
+    pub(crate) fn missing(&self) -> Option<Vec<MissingSegment>> {
         self.gone(&format!("{SEGMENT} WHERE missing = 1"))
     }
 
-    /// Those of the files that nothing was to delete. An older copy of the catalog knows
-    /// nothing of what has gone since, and is not asked.
-    fn gone(&self, sql: &str) -> Vec<MissingSegment> {
-        let found = self.ask(|connection| {
-            // One view of files, intents and serial number, while a writer goes on.
-            let transaction = connection.unchecked_transaction()?;
+    /// Those of the files that nothing was to delete.
+    fn gone(&self, sql: &str) -> Option<Vec<MissingSegment>> {
+        self.settled(|connection| {
             let intended: BTreeSet<Id> =
-                read_intents(&transaction)?.into_iter().map(|(uuid, _)| uuid).collect();
-            let rows = collect(&transaction, sql, (), read_segment)?;
-            let serial: i64 =
-                transaction.query_row("SELECT serial FROM store", (), |row| row.get(0))?;
-            Ok((rows, intended, serial))
-        });
-        let Some((rows, intended, serial)) = found else { return Vec::new() };
-        if u64::try_from(serial).is_ok_and(|serial| serial < self.committed) {
-            return Vec::new();
+                read_intents(connection)?.into_iter().map(|(uuid, _)| uuid).collect();
+            let mut rows = collect(connection, sql, (), read_segment)?;
+            rows.retain(|row| !intended.contains(&row.segment.uuid));
+            let missing = rows.iter().map(|row| (&row.segment).into()).collect();
+            let mut outcome = Reconciled { missing, ..Reconciled::default() };
+            outcome.sort();
+            Ok(outcome.missing)
+        })
+    }
+
+    /// An answer of all that was committed: `None` while something is in the log, some of which a
+    /// checkpoint may have brought into the file, or where the catalog is an older copy of itself.
+    /// The log is removed when a writer lets go of the catalog.
+    fn settled<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        let mark = || CatalogMark::read_at(self.fs, self.dir);
+        let before = mark();
+        if self.has_log() {
+            return None;
         }
-        let rows = rows.iter().filter(|row| !intended.contains(&row.segment.uuid));
-        let missing = rows.map(|row| (&row.segment).into()).collect();
-        let mut outcome = Reconciled { missing, ..Reconciled::default() };
-        outcome.sort();
-        outcome.missing
+        // A new connection: one that takes the file for immutable keeps what it has read.
+        let connection = connect(&self.path, Access::Read).ok()?;
+        let serial = identify(&connection, &self.store_id, &self.path).ok()?;
+        let answer = question(&connection).ok()?;
+        // Whoever had a log meanwhile, and removed it again, has moved the mark.
+        (serial >= before && !self.has_log() && mark() == before).then_some(answer)
+    }
+
+    fn has_log(&self) -> bool {
+        let [log, ..] = COMPANIONS;
+        match self.fs.metadata(&self.dir.join(format!("{NAME}{log}"))) {
+            Ok(found) => found.len > 0,
+            Err(error) => !error.is_not_found(),
+        }
     }
 
     /// The last maintenance jobs, newest first; none where they cannot be read now.
@@ -1515,7 +1536,8 @@ mod tests {
                         "bit {bit}"
                     );
                 }
-                assert!(reader.cached_all().len() <= 5 && reader.missing().is_empty());
+                assert!(reader.cached_all().len() <= 5);
+                assert!(reader.missing().is_none_or(|missing| missing.is_empty()));
             }
             let (mut catalog, _) = open_at(dir);
             let first = catalog.reconcile(&files(5), &rules(), &|_| Ok(()));
@@ -1589,6 +1611,41 @@ mod tests {
         assert_eq!(reader.cached_all().len(), 59);
     }
 
+    /// A reader does not read the log. Of a checkpoint that was under way it saw a part: rows of
+    /// files that are gone, without the intents that explain it. And one who asked twice went by
+    /// what had been committed when it asked first.
+    #[test]
+    fn nothing_is_expected_by_half_of_a_transaction() {
+        let root = store(3);
+        let dir = root.path();
+        let expected = |reader: &ReaderCatalog<'_>| {
+            reader.expected().map(|files| files.iter().map(|file| file.uuid).collect::<Vec<_>>())
+        };
+        let early = open_reader(&FS, dir, &STORE).unwrap();
+        assert_eq!(expected(&early).unwrap().len(), 3);
+        let (mut catalog, _) = open_at(dir);
+        assert_eq!(expected(&early).unwrap().len(), 3, "the log is empty");
+        let intent = Intent {
+            kind: "delete",
+            started: 5,
+            what: "replaced".to_owned(),
+            rows: 10,
+            bytes: 20,
+            deletes: vec![id(3)],
+        };
+        let job = catalog.log_intent(&intent).unwrap();
+        for reader in [&early, &open_reader(&FS, dir, &STORE).unwrap()] {
+            assert_eq!(expected(reader), None);
+            assert_eq!(reader.missing(), None);
+        }
+        let outcome = Outcome { finished: 6, outcome: "done".to_owned(), rows: 10, bytes: 20 };
+        catalog.log_done(job, &outcome).unwrap();
+        assert_eq!(reconcile(&mut catalog, &files(2)).removed, 1);
+        drop(catalog);
+        assert_eq!(expected(&early), Some(vec![id(1), id(2)]));
+        assert_eq!(early.missing(), Some(Vec::new()));
+    }
+
     #[test]
     fn a_reader_sees_missing_files_and_jobs() {
         let root = store(3);
@@ -1605,7 +1662,7 @@ mod tests {
         catalog.log_intent(&intent).unwrap();
         drop(catalog);
         let reader = open_reader(&FS, root.path(), &STORE).unwrap();
-        assert_eq!(reader.missing()[0].uuid, id(3));
+        assert_eq!(reader.missing().unwrap()[0].uuid, id(3));
         assert_eq!(reader.cached_all().len(), 3, "it may be back");
         assert_eq!(reader.jobs(10)[0].what, "older than 90 days");
         assert!(open_reader(&FS, root.path(), &id(8)).is_none(), "another store's");

@@ -22,8 +22,8 @@ pub(crate) fn health(root: &StoreRoot, lister: &Lister) -> Result<Health> {
     let last_pass = rules::current(root)?.rules.last_pass;
     let catalog =
         lister.asks_catalog().then(|| open_reader(root.fs.as_ref(), &root.dir, &root.id)).flatten();
-    let (jobs, missing) =
-        catalog.map(|catalog| (catalog.jobs(usize::MAX), catalog.missing())).unwrap_or_default();
+    let jobs = catalog.as_ref().map(|catalog| catalog.jobs(usize::MAX)).unwrap_or_default();
+    let missing = catalog.and_then(|catalog| catalog.missing()).unwrap_or_default();
     let is_unsealed = |entry: &&TableStats| entry.kind == FileKind::Active.extension();
     let unsealed: Vec<&TableStats> = tables.iter().filter(is_unsealed).collect();
     Ok(Health {

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::column::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::id::{FileKind, Id};
 use crate::fs::File;
 use crate::limits::REPLACES_MAX;
+use crate::maintain::reconcile::{Books, emptied_note};
 use crate::planted::{Bug, is_planted};
 use crate::schema::Table;
 use crate::segment::Segment;
@@ -17,6 +18,7 @@ use crate::segment::active::{ActiveSegment, ActiveTail, TornTail};
 use crate::segment::files::{StoreRoot, ensure_dir, seal_rows};
 use crate::snapshot::lister::{Content, FileFacts, Lister};
 use crate::store_files::generation;
+use crate::store_files::maintenance::MaintenanceLock;
 use crate::time::{MICROS_PER_HOUR, Partition};
 
 /// A partition with more dead actives than this has them merged by the next writer.
@@ -39,8 +41,10 @@ pub(crate) struct Merged {
     pub(crate) outputs: u64,
     /// Rows in them.
     pub(crate) rows: u64,
-    /// One line per torn tail that was set aside.
+    /// One line per torn tail that was set aside, and per active of which no row is left.
     pub(crate) notes: Vec<String>,
+    /// Whether the catalog was made anew for it.
+    pub(crate) catalog_rebuilt: bool,
 }
 
 /// An active segment whose owner is gone; its lock is held here.
@@ -60,12 +64,17 @@ pub(crate) enum Reach {
     All,
 }
 
-/// Seals dead actives, many into one segment. The caller holds the maintenance lock.
+/// Seals dead actives, many into one segment, and removes those without rows.
 ///
 /// # Errors
 ///
 /// `Io`, `NoSpace`: what is not merged stays as it is.
-pub(crate) fn merge_dead(root: &StoreRoot, lister: &Lister, reach: Reach) -> Result<Merged> {
+pub(crate) fn merge_dead(
+    root: &StoreRoot,
+    lister: &Lister,
+    lock: &MaintenanceLock,
+    reach: Reach,
+) -> Result<Merged> {
     let mut by_partition: BTreeMap<(Table, Partition), Vec<FileFacts>> = BTreeMap::new();
     for facts in lister.files()? {
         // One of an import without a record does not count, and may not come to count by this.
@@ -91,7 +100,7 @@ pub(crate) fn merge_dead(root: &StoreRoot, lister: &Lister, reach: Reach) -> Res
             now.iter().filter(|facts| facts.is_replaced).map(|facts| facts.name.uuid).collect();
         dead.retain(|dead| !replaced.contains(&dead.facts.name.uuid));
         for group in groups(dead, root.options.roll_rows, |dead| dead.view.rows()) {
-            seal_dead(root, table, partition, &group, &mut merged)?;
+            seal_dead(root, lock, (table, partition), &group, &mut merged)?;
         }
     }
     Ok(merged)
@@ -135,8 +144,8 @@ fn set_aside(root: &StoreRoot, facts: &FileFacts, tail: &ActiveTail) -> Result<(
 
 fn seal_dead(
     root: &StoreRoot,
-    table: Table,
-    partition: Partition,
+    lock: &MaintenanceLock,
+    (table, partition): (Table, Partition),
     group: &[Dead],
     merged: &mut Merged,
 ) -> Result<()> {
@@ -158,9 +167,10 @@ fn seal_dead(
     }
     merged.inputs += group.len() as u64;
     if batches.is_empty() {
-        // Nothing was ever committed to them.
-        for dead in group {
-            root.fs.remove(&dead.facts.path)?;
+        match remove_empty(root, lock, group, merged) {
+            // What makes room must not wait for the catalog, which needs some.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {}
+            done => done?,
         }
     } else {
         let replaces: Vec<Id> = group.iter().map(|dead| dead.facts.name.uuid).collect();
@@ -169,6 +179,30 @@ fn seal_dead(
         merged.rows += sealed.rows;
     }
     generation::bump(root.fs.as_ref(), &root.dir)
+}
+
+/// Removes actives without rows. The catalog may remember some: they were committed, and a power
+/// cut took them before they were flushed. Without a word to it, they would be missing for ever.
+fn remove_empty(
+    root: &StoreRoot,
+    lock: &MaintenanceLock,
+    group: &[Dead],
+    merged: &mut Merged,
+) -> Result<()> {
+    let mut books = Books::open(root, lock)?;
+    for dead in group {
+        let rows = books.rows_of(&dead.facts.name.uuid)?;
+        if rows > 0 {
+            merged.notes.push(emptied_note(dead.facts.name.uuid, rows));
+        }
+    }
+    let facts: Vec<&FileFacts> = group.iter().map(|dead| &dead.facts).collect();
+    books.delete(root, "without rows", &facts, || {
+        facts.iter().try_for_each(|facts| root.fs.remove(&facts.path))
+    })?;
+    merged.catalog_rebuilt |= books.rebuilt;
+    merged.notes.append(&mut books.notes);
+    Ok(())
 }
 
 /// Cuts a list into groups of at most `REPLACES_MAX` and about `rows_max` rows.

@@ -71,7 +71,7 @@ pub(crate) fn merge_and_sweep(
 ) -> Result<Option<Done>> {
     let fs = root.fs.as_ref();
     let Some(lock) = try_maintenance_lock(fs, &root.dir)? else { return Ok(None) };
-    let merged = merge::merge_dead(root, lister, reach).and_then(|dead| {
+    let merged = merge::merge_dead(root, lister, &lock, reach).and_then(|dead| {
         merge::merge_small(root, lister)?;
         Ok(dead)
     });
@@ -88,7 +88,11 @@ pub(crate) fn merge_and_sweep(
     let _ = reserve::ensure_reserve(fs, &root.dir);
     let mut notes = dead.notes;
     notes.append(&mut books.notes);
-    Ok(Some(Done { rows_recovered: dead.rows, catalog_rebuilt: books.rebuilt, notes }))
+    Ok(Some(Done {
+        rows_recovered: dead.rows,
+        catalog_rebuilt: books.rebuilt || dead.catalog_rebuilt,
+        notes,
+    }))
 }
 
 /// As [`merge_and_sweep`], if a partition has so many active segments that a writer that ends

@@ -92,7 +92,7 @@ impl Pass<'_> {
     /// Seals what dead processes left, and merges what is small.
     fn seal(&self, before: &Actives, report: &mut MaintenanceReport) -> Result<()> {
         if !self.request.dry_run {
-            let dead = merge::merge_dead(self.root, self.lister, Reach::All)?;
+            let dead = merge::merge_dead(self.root, self.lister, self.lock, Reach::All)?;
             report.notes.extend(dead.notes);
             merge::merge_small(self.root, self.lister)?;
         }

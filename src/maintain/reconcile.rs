@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::catalog::{self, Catalog, CatalogState, Intent, MissingSegment, Outcome, SegmentFacts};
 use crate::error::Result;
-use crate::format::id::Id;
+use crate::format::id::{FileKind, Id};
 use crate::fs::FileSystem;
 use crate::report::CatalogReport;
 use crate::segment::Segment;
@@ -79,6 +79,15 @@ impl Books {
     /// `Io`, `Corrupt`: the file must be left alone.
     pub(crate) fn was_committed(&self, facts: &FileFacts) -> Result<bool> {
         self.catalog.was_committed(&facts.name.uuid)
+    }
+
+    /// Rows that the catalog knows of in a file; 0 of a file that it does not know.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `Corrupt`.
+    pub(crate) fn rows_of(&self, uuid: &Id) -> Result<u64> {
+        Ok(self.catalog.cached(uuid)?.map_or(0, |cached| cached.rows))
     }
 
     /// Copies the catalog into the directory `to`, which has none.
@@ -167,11 +176,22 @@ impl Books {
             !listed.iter().any(|facts| facts.name.uuid == gone.uuid)
                 && lister.still_missing(std::slice::from_ref(gone)).is_empty()
         };
-        let made_again: Vec<Id> =
-            found.missing.iter().filter(|gone| made_again(gone)).map(|gone| gone.uuid).collect();
-        if !made_again.is_empty() {
-            self.catalog.forget_missing(&made_again)?;
-            found.missing.retain(|gone| !made_again.contains(&gone.uuid));
+        // What was committed and not flushed, a power cut may take, and leave the file.
+        let is_emptied = |gone: &MissingSegment| {
+            let file = listed.iter().find(|facts| facts.name.uuid == gone.uuid);
+            file.is_some_and(|facts| match &facts.content {
+                Content::Active(segment) => segment.rows() == 0 && segment.damage().is_empty(),
+                _ => false,
+            })
+        };
+        let emptied = found.missing.iter().filter(|gone| is_emptied(gone));
+        self.notes.extend(emptied.map(|gone| emptied_note(gone.uuid, gone.rows)));
+        let is_no_loss = |gone: &MissingSegment| is_emptied(gone) || made_again(gone);
+        let no_loss: Vec<Id> =
+            found.missing.iter().filter(|gone| is_no_loss(gone)).map(|gone| gone.uuid).collect();
+        if !no_loss.is_empty() {
+            self.catalog.forget_missing(&no_loss)?;
+            found.missing.retain(|gone| !no_loss.contains(&gone.uuid));
         }
         for missing in &found.missing {
             let kept = listed.iter().find(|facts| facts.name.uuid == missing.uuid);
@@ -258,6 +278,12 @@ pub(crate) fn missing_note(missing: &MissingSegment) -> String {
         Timestamp::clamped(missing.min_ts),
         Timestamp::clamped(missing.max_ts)
     )
+}
+
+/// What is to be said of an active segment without rows of which the catalog knows some.
+pub(crate) fn emptied_note(uuid: Id, rows: u64) -> String {
+    let file = FileKind::Active.file_name(uuid);
+    format!("{file}: nothing is left of {rows} rows that were committed, and not flushed")
 }
 
 /// What is to be said of a file that counted once and does not now, because the record of its

@@ -249,7 +249,7 @@ impl Repair<'_> {
         }
         let Some(reader) = open_reader(fs, dir, id) else { return Vec::new() };
         self.remembered = reader.cached_all();
-        reader.expected()
+        reader.expected().unwrap_or_default()
     }
 
     /// Records of imports that are damaged, or gone although the import was committed.

@@ -61,6 +61,8 @@ struct State {
     cached: HashMap<Id, CachedSegment>,
     /// Files that were there once, and that the last listing did not find.
     unseen: HashSet<Id>,
+    /// Whether the record of an import was gone when the catalog could not be asked.
+    is_record_gone: bool,
     /// Files that the catalog knows and that are gone for no reason.
     missing: Vec<MissingSegment>,
     view: Option<Arc<View>>,
@@ -339,13 +341,14 @@ impl Lister {
             return;
         };
         state.cached = catalog.cached_all();
-        state.missing = catalog.missing();
+        state.missing = catalog.missing().unwrap_or_default();
     }
 
     /// Takes note of files that were there, by the catalog or an earlier listing, and are not
     /// any more, or do not count any more as their import has no record, though the catalog still
     /// expects them. Returns whether there are any.
     fn miss(&self, state: &mut State, is_record_gone: bool) -> bool {
+        let is_record_gone = std::mem::take(&mut state.is_record_gone) || is_record_gone;
         let mut unseen = std::mem::take(&mut state.unseen);
         unseen.extend(std::mem::take(&mut state.cached).into_keys());
         if !self.asks_catalog || unseen.is_empty() && !is_record_gone {
@@ -364,7 +367,12 @@ impl Lister {
             return false;
         }
         let catalog = open_reader(self.root.fs.as_ref(), &self.root.dir, &self.root.id);
-        let mut gone = catalog.map(|catalog| catalog.expected()).unwrap_or_default();
+        let Some(catalog) = catalog else { return false };
+        let Some(mut gone) = catalog.expected() else {
+            // Maintenance is at work: the next listing asks again.
+            (state.unseen, state.is_record_gone) = (unseen, is_record_gone);
+            return false;
+        };
         gone.retain(|gone| unseen.contains(&gone.uuid));
         let found = !gone.is_empty();
         state.missing.append(&mut gone);

@@ -53,6 +53,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::lister::{Content, Lister};
 use crate::store::Store;
 use crate::store_files::identity::{self, StoreFile};
+use crate::store_files::maintenance::try_maintenance_lock;
 use crate::store_files::retention::RetentionRules;
 use crate::store_files::txn::TxnRecord;
 use crate::store_files::{alerts, document};
@@ -569,7 +570,9 @@ fn alone(fs: &SimFileSystem, mode: u8, write: bool) {
 /// Seals the rows of every segment, as the merging of dead and of small segments does.
 fn seal(root: &StoreRoot, lister: &Lister) {
     let Ok(files) = lister.files() else { return };
-    let _ = merge::merge_dead(root, lister, Reach::All);
+    if let Ok(Some(lock)) = try_maintenance_lock(root.fs.as_ref(), &root.dir) {
+        let _ = merge::merge_dead(root, lister, &lock, Reach::All);
+    }
     for facts in &files {
         let Content::Sealed(segment) = &facts.content else { continue };
         if !facts.counts() {
