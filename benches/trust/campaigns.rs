@@ -54,7 +54,7 @@ fn seeded(check: impl FnMut(u64) -> Verdict<u64> + 'static) -> Verdict<Box<dyn T
 }
 
 /// All of them, in the order in which a quick look runs them.
-pub(crate) const CAMPAIGNS: [Campaign; 16] = [
+pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "crash",
         what: "distinct crash images",
@@ -179,6 +179,17 @@ pub(crate) const CAMPAIGNS: [Campaign; 16] = [
         quick: 4,
         missing: power::missing,
         begin: || seeded(power::cut_again_and_again),
+    },
+    #[cfg(target_os = "linux")]
+    Campaign {
+        name: "power-replay",
+        what: "images of a disk that lost what it had not flushed",
+        quick: 4,
+        missing: || {
+            let served = || std::path::Path::new("/dev/fuse").exists();
+            power::missing().or_else(|| (!served()).then(|| "no /dev/fuse".to_owned()))
+        },
+        begin: || seeded(crate::replay::replay),
     },
     Campaign {
         name: "fuzz",

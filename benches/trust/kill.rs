@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tallystone::testing::trust::rows::metric;
 use tallystone::testing::trust::{Verdict, Violation, ensure};
@@ -126,8 +126,15 @@ fn write(store: &Store, end: i64, round: u64, writer: u64) {
 /// A writing process, and the lines it prints.
 pub(crate) struct Writer {
     pub(crate) child: Child,
-    lines: Receiver<String>,
+    lines: Receiver<Line>,
     round: u64,
+}
+
+/// A line that a child printed, and when it was read.
+#[derive(Debug)]
+pub(crate) struct Line {
+    read: Instant,
+    text: String,
 }
 
 impl Writer {
@@ -147,7 +154,8 @@ impl Writer {
             let mut line = String::new();
             // The last line may be cut off: it says nothing.
             while out.read_line(&mut line).is_ok() && line.ends_with('\n') {
-                if sender.send(std::mem::take(&mut line)).is_err() {
+                let said = Line { read: Instant::now(), text: std::mem::take(&mut line) };
+                if sender.send(said).is_err() {
                     return;
                 }
             }
@@ -159,7 +167,7 @@ impl Writer {
     pub(crate) fn wait_until_open(&self) -> Verdict {
         loop {
             match self.lines.recv_timeout(Duration::from_secs(60)) {
-                Ok(line) if line == "open\n" => return Ok(()),
+                Ok(line) if line.text == "open\n" => return Ok(()),
                 Ok(_) => {}
                 Err(_) => return Err(Violation::new("a writer does not come to open the store")),
             }
@@ -168,27 +176,20 @@ impl Writer {
 
     /// Kills it, and notes what it had acknowledged. A writer that ended by itself has found
     /// something, unless `may_end`: its disk is gone.
-    pub(crate) fn kill(mut self, acknowledged: &mut Acknowledged, may_end: bool) -> Verdict {
+    pub(crate) fn kill(self, acknowledged: &mut Acknowledged, may_end: bool) -> Verdict {
+        let round = self.round;
+        let (status, lines) = self.end();
+        acknowledged.note(round, &lines, Instant::now(), may_end)?;
+        ensure(may_end || status.code().is_none(), || format!("a writer ended: {status}"))
+    }
+
+    /// Kills it; returns how it ended, and what it had said.
+    pub(crate) fn end(mut self) -> (ExitStatus, Vec<Line>) {
         // An error means that it has ended.
         let _ = self.child.kill();
         let status = self.child.wait().unwrap();
         // The pipe has ended: everything that was said is read.
-        for line in self.lines {
-            let mut words = line.split_whitespace();
-            let only_written = match words.next() {
-                Some("synced") => false,
-                Some("written") => true,
-                Some("failed") if !may_end => return Err(Violation::new(line.trim().to_owned())),
-                _ => continue,
-            };
-            if only_written && acknowledged.only_synced {
-                continue;
-            }
-            let mut next = || words.next().unwrap().parse::<u64>().unwrap();
-            let (writer, seq) = (next(), next());
-            acknowledged.upto.insert((self.round, writer), seq);
-        }
-        ensure(may_end || status.code().is_none(), || format!("a writer ended: {status}"))
+        (status, self.lines.into_iter().collect())
     }
 }
 
@@ -199,6 +200,34 @@ pub(crate) struct Acknowledged {
     pub(crate) upto: BTreeMap<(u64, u64), u64>,
     /// Whether only what was synced counts, since the power went.
     pub(crate) only_synced: bool,
+}
+
+impl Acknowledged {
+    /// Takes in what had been read of a writer of a round at a moment. That a call failed is
+    /// something found, unless `may_fail`.
+    pub(crate) fn note(
+        &mut self,
+        round: u64,
+        lines: &[Line],
+        moment: Instant,
+        may_fail: bool,
+    ) -> Verdict {
+        for Line { text, .. } in lines.iter().filter(|line| line.read <= moment) {
+            let mut words = text.split_whitespace();
+            let only_written = match words.next() {
+                Some("synced") => false,
+                Some("written") => true,
+                Some("failed") if !may_fail => return Err(Violation::new(text.trim().to_owned())),
+                _ => continue,
+            };
+            if !only_written || !self.only_synced {
+                let mut next = || words.next().unwrap().parse::<u64>().unwrap();
+                let (writer, seq) = (next(), next());
+                self.upto.insert((round, writer), seq);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Checks every row, and that all that was acknowledged is there. Returns the rows.

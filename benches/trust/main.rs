@@ -15,6 +15,8 @@ mod kill;
 mod ledger;
 mod power;
 mod processes;
+#[cfg(target_os = "linux")]
+mod replay;
 mod soak;
 
 use std::process::ExitCode;
@@ -69,6 +71,10 @@ fn main() -> ExitCode {
     if kill::child() || processes::child() {
         return ExitCode::SUCCESS;
     }
+    #[cfg(target_os = "linux")]
+    if let Some(is_right) = replay::child() {
+        return if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -77,7 +83,8 @@ fn main() -> ExitCode {
         }
     };
     if arguments.summary {
-        ledger::summarise(&CAMPAIGNS.map(|campaign| (campaign.name, campaign.what)));
+        let all: Vec<_> = CAMPAIGNS.iter().map(|it| (it.name, it.what)).collect();
+        ledger::summarise(&all);
         return ExitCode::SUCCESS;
     }
     let wanted = |campaign: &&Campaign| {

@@ -37,7 +37,7 @@ fn rustix_is_root() -> bool {
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-fn run(tool: &str, arguments: &[&str]) -> Verdict {
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> Verdict {
     let output = Command::new(tool)
         .args(arguments)
         .stdin(Stdio::null())
