@@ -148,6 +148,7 @@ fn push(doubts: &mut Vec<ClockReading>, reading: ClockReading) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::workload::Random;
     use crate::time::MICROS_PER_DAY;
 
     const NOW: i64 = 1_794_787_200_000_000;
@@ -209,6 +210,46 @@ mod tests {
             // Or it was right all along.
             assert!(machine.pass(later(3), 1, 3 * HOUR), "{wrong}");
         }
+    }
+
+    /// Clocks that walk by up to ten years, are set right, or to one of the days on which clocks end,
+    /// with passes at any time. Whatever they do, a pass runs only by a time that agrees with the last
+    /// one that was believed, or with passes of at least two hours.
+    #[test]
+    fn no_walk_of_the_clock_is_believed_at_once() {
+        let ends = [0, 2_147_483_647_000_000, 9_223_372_036_854_775, 1_483_228_799_999_999];
+        let far = 3_650 * MICROS_PER_DAY.unsigned_abs();
+        let (mut ran, mut refused) = (0, 0);
+        for seed in 0..2_000 {
+            let mut random = Random::new(seed);
+            let below = |random: &mut Random, end: u64| random.below(end).cast_signed();
+            let mut machine = Machine::new();
+            // What the clock is off by, what it was off by when it was last believed, and running
+            // time: of the machine, and since the clock was changed.
+            let (mut off, mut believed, mut total, mut since) = (0, 0, 0, 0);
+            for _ in 0..40 {
+                let most = if random.chance(0.5) { MICROS_PER_HOUR } else { MICROS_PER_DAY };
+                let runs = below(&mut random, most.unsigned_abs());
+                (total, since) = (total + runs, since + runs);
+                if random.chance(0.3) {
+                    let walk = below(&mut random, 2 * far) - far.cast_signed();
+                    let end = ends[usize::try_from(random.below(4)).unwrap()] - NOW - total;
+                    let new = [off + walk, off + walk, end, 0];
+                    let new = new[usize::try_from(random.below(4)).unwrap()];
+                    since = if (new - off).abs() > TOLERANCE { 0 } else { since };
+                    off = new;
+                }
+                let agrees = (off - believed).abs() <= TOLERANCE;
+                if machine.pass(NOW + total + off, 1, total.unsigned_abs()) {
+                    let insists = since >= 2 * MICROS_PER_HOUR;
+                    assert!(agrees || insists, "seed {seed}: {off} {believed} {since}");
+                    (believed, ran) = (off, ran + 1);
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+        assert!(ran > 5_000 && refused > 5_000, "{ran} ran, {refused} were refused");
     }
 
     #[test]

@@ -152,3 +152,93 @@ fn days_are_archived_and_rolled_up_by_command() {
     assert_eq!(rows["coverage"]["unanswerable"][0]["reason"], "detail_gone");
     place.ok("verify --deep");
 }
+
+/// Days are those of UTC, wherever the process runs: the same rows lie in the same directories.
+#[test]
+fn partitions_are_the_same_in_every_zone() {
+    let zones = [
+        "UTC",
+        "Europe/Berlin",
+        "Europe/London",
+        "Europe/Dublin",
+        "Europe/Moscow",
+        "Europe/Istanbul",
+        "Atlantic/Azores",
+        "Atlantic/Reykjavik",
+        "Africa/Casablanca",
+        "Africa/Cairo",
+        "Africa/Johannesburg",
+        "Africa/Monrovia",
+        "America/New_York",
+        "America/Chicago",
+        "America/Denver",
+        "America/Phoenix",
+        "America/Los_Angeles",
+        "America/Anchorage",
+        "America/St_Johns",
+        "America/Sao_Paulo",
+        "America/Santiago",
+        "America/Caracas",
+        "America/Havana",
+        "Asia/Tokyo",
+        "Asia/Shanghai",
+        "Asia/Kolkata",
+        "Asia/Kathmandu",
+        "Asia/Tehran",
+        "Asia/Kabul",
+        "Asia/Jerusalem",
+        "Asia/Dubai",
+        "Australia/Sydney",
+        "Australia/Lord_Howe",
+        "Australia/Eucla",
+        "Pacific/Auckland",
+        "Pacific/Chatham",
+        "Pacific/Apia",
+        "Pacific/Kiritimati",
+        "Pacific/Honolulu",
+        "right/UTC",
+        "<+14>-14",
+        "EST5EDT,M3.2.0,M11.1.0",
+    ];
+    let mut text = String::from("timestamp,task_id,agent_id,success\n");
+    // Around midnight on days of summer time, of a leap second, of a year's end, of 2038.
+    for (number, day) in [
+        "2026-03-29",
+        "2026-10-25",
+        "2026-11-01",
+        "2017-01-01",
+        "2027-01-01",
+        "2038-01-19",
+        "1970-01-01",
+        "2262-04-12",
+    ]
+    .iter()
+    .enumerate()
+    {
+        for time in ["00:00:00Z", "00:59:59.999999Z", "02:30:00Z", "03:14:08Z", "23:59:59.999999Z"]
+        {
+            text.push_str(&format!("{day}T{time},t{number}-{time},a,true\n"));
+        }
+    }
+    let days = |zone: &str| {
+        let place = Place::keeping();
+        place.file("in.csv", text.as_bytes());
+        let args = ["import", "in.csv", "--time-format", "rfc3339"];
+        let run = place.command(&args).env("TZ", zone).output().unwrap();
+        assert!(run.status.success(), "{zone}: {}", String::from_utf8_lossy(&run.stderr));
+        let mut names: Vec<_> = place
+            .store()
+            .join("task_metrics")
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    let expected = days("UTC");
+    assert_eq!(expected.len(), 8);
+    for zone in zones {
+        assert_eq!(days(zone), expected, "{zone}");
+    }
+}
