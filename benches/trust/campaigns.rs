@@ -58,7 +58,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "crash",
         what: "distinct crash images",
-        quick: 12,
+        quick: 60,
         missing: nothing,
         begin: || seeded(|case| Ok(record(case, 40)?.check_every_crash(24)?.distinct)),
     },
@@ -81,7 +81,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "kill",
         what: "kills of a process",
-        quick: 6,
+        quick: 30,
         missing: nothing,
         begin: || {
             seeded(|case| {
@@ -95,7 +95,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "kill-processes",
         what: "looks of readers",
-        quick: 1,
+        quick: 4,
         missing: nothing,
         begin: || {
             seeded(|case| {
@@ -110,14 +110,14 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "flip",
         what: "bits flipped",
-        quick: 12_000,
+        quick: 200_000,
         missing: nothing,
         begin: || Ok(Box::new(Damaged::new(|target| target.bytes.len() * 8, Target::check_flip)?)),
     },
     Campaign {
         name: "truncate",
         what: "files cut",
-        quick: 3_000,
+        quick: 68_000,
         missing: nothing,
         begin: || Ok(Box::new(Damaged::new(|target| target.bytes.len(), Target::check_cut)?)),
     },
@@ -153,7 +153,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "syscall-full-disk",
         what: "full disks",
-        quick: 20,
+        quick: 25,
         missing: nothing,
         begin: || {
             seeded(|case| {
@@ -166,7 +166,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "catalog",
         what: "catalogs lost",
-        quick: 80,
+        quick: 200,
         missing: nothing,
         begin: || {
             let mut bases = catalog::Bases::default();
@@ -176,7 +176,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "power",
         what: "power cuts of a file system",
-        quick: 4,
+        quick: 30,
         missing: power::missing,
         begin: || seeded(power::cut_again_and_again),
     },
@@ -184,7 +184,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "power-replay",
         what: "images of a disk that lost what it had not flushed",
-        quick: 4,
+        quick: 10,
         missing: || {
             let served = || std::path::Path::new("/dev/fuse").exists();
             power::missing().or_else(|| (!served()).then(|| "no /dev/fuse".to_owned()))
