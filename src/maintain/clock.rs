@@ -212,9 +212,9 @@ mod tests {
         }
     }
 
-    /// Clocks that walk by up to ten years, are set right, or to one of the days on which clocks end,
-    /// with passes at any time. Whatever they do, a pass runs only by a time that agrees with the last
-    /// one that was believed, or with passes of at least two hours.
+    /// Clocks that walk by up to ten years, are set right, or to one of the days on which clocks
+    /// end, with passes at any time. Whatever they do, a pass runs only by a time that agrees with
+    /// the last one that was believed, or with passes of at least two hours.
     #[test]
     fn no_walk_of_the_clock_is_believed_at_once() {
         let ends = [0, 2_147_483_647_000_000, 9_223_372_036_854_775, 1_483_228_799_999_999];
