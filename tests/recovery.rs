@@ -596,6 +596,47 @@ fn rows_that_a_power_cut_took_are_not_missed_for_ever() {
     }
 }
 
+/// Rows that had been durable are not forgotten so: with all of their file zero, they are lost.
+#[test]
+fn durable_rows_of_a_file_that_was_emptied_are_missed() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, image) = (root.path().join("store"), root.path().join("image"));
+    let store = Store::open_with(&dir, options()).unwrap();
+    for number in 0..3 {
+        record(&store, 20 * number..20 * (number + 1));
+        store.flush().unwrap();
+    }
+    let what = MaintenanceWork::Expire;
+    store.maintain(&MaintenanceRequest { what, ..MaintenanceRequest::default() }).unwrap();
+    copy(&dir, &image);
+    let [active] = &files(&image, "active")[..] else { panic!("one active segment") };
+    let mut bytes = std::fs::read(active).unwrap();
+    bytes[8192..].fill(0);
+    std::fs::write(active, bytes).unwrap();
+    let name = active.strip_prefix(&image).unwrap().to_str().unwrap().to_owned();
+
+    let [problem] = &Store::open_read_only(&image).unwrap().verify(true).unwrap().problems[..]
+    else {
+        panic!("one problem")
+    };
+    assert!(problem.loses_rows && problem.message.contains("although some were durable"));
+    let store = Store::open_with(&image, options()).unwrap();
+    let notes = &store.recovery().notes;
+    assert!(notes.iter().any(|note| note.contains("is gone: 60 rows")), "{notes:?}");
+    assert_eq!((rows(&store), missed(&store)), (0, vec![(name.clone(), Some(60))]));
+    // Also when it has been removed.
+    store.maintain(&MaintenanceRequest::default()).unwrap();
+    store.close().unwrap();
+    let reader = Store::open_read_only(&image).unwrap();
+    assert_eq!((rows(&reader), missed(&reader)), (0, vec![(name, Some(60))]));
+    let sum = reader.snapshot().unwrap().average(Table::Task, "duration_ms", &Filter::new());
+    assert_eq!(sum.unwrap_err().kind(), ErrorKind::MissingSegment);
+    let report = Store::repair(&image, false).unwrap();
+    assert_eq!((report.rows_lost, report.files.len()), (60, 1), "{report:?}");
+    let again = Store::open_read_only(&image).unwrap();
+    assert_eq!(again.verify(true).unwrap().problems, []);
+}
+
 /// An aggregate over rows of which a read had failed was refused as if they were damaged, which
 /// makes a monitor call for a repair; the next try answers.
 #[test]

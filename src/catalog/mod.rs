@@ -134,6 +134,14 @@ pub(crate) struct MissingSegment {
     pub(crate) summary: Vec<u8>,
 }
 
+impl MissingSegment {
+    /// Rows of an active segment that were durable when maintenance last saw it.
+    pub(crate) fn durable_rows(&self) -> u64 {
+        let summary = (self.kind == FileKind::Active).then_some(self.summary.as_slice());
+        summary.and_then(|summary| summary.try_into().ok()).map_or(0, u64::from_le_bytes)
+    }
+}
+
 impl From<&CachedSegment> for MissingSegment {
     fn from(row: &CachedSegment) -> Self {
         Self {

@@ -181,8 +181,9 @@ fn seal_dead(
     generation::bump(root.fs.as_ref(), &root.dir)
 }
 
-/// Removes actives without rows. The catalog may remember some: they were committed, and a power
-/// cut took them before they were flushed. Without a word to it, they would be missing for ever.
+/// Removes actives without rows. The catalog may remember some: where they were committed, and a
+/// power cut took them before they were flushed, it is told, or they would be missing for ever.
+/// Where they were durable, missing is what they are.
 fn remove_empty(
     root: &StoreRoot,
     lock: &MaintenanceLock,
@@ -190,16 +191,20 @@ fn remove_empty(
     merged: &mut Merged,
 ) -> Result<()> {
     let mut books = Books::open(root, lock)?;
+    let mut forgotten = Vec::new();
     for dead in group {
-        let rows = books.rows_of(&dead.facts.name.uuid)?;
-        if rows > 0 {
-            merged.notes.push(emptied_note(dead.facts.name.uuid, rows));
+        let uuid = dead.facts.name.uuid;
+        match books.known(&uuid)? {
+            Some(known) if known.durable_rows() > 0 => continue,
+            Some(known) => merged.notes.push(emptied_note(uuid, known.rows)),
+            None => {}
         }
+        forgotten.push(&dead.facts);
     }
-    let facts: Vec<&FileFacts> = group.iter().map(|dead| &dead.facts).collect();
-    books.delete(root, "without rows", &facts, || {
-        facts.iter().try_for_each(|facts| root.fs.remove(&facts.path))
-    })?;
+    books.delete(root, "without rows", &forgotten, || Ok(()))?;
+    for dead in group {
+        root.fs.remove(&dead.facts.path)?;
+    }
     merged.catalog_rebuilt |= books.rebuilt;
     merged.notes.append(&mut books.notes);
     Ok(())

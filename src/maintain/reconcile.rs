@@ -81,13 +81,13 @@ impl Books {
         self.catalog.was_committed(&facts.name.uuid)
     }
 
-    /// Rows that the catalog knows of in a file; 0 of a file that it does not know.
+    /// What the catalog knows of a file.
     ///
     /// # Errors
     ///
     /// `Io`, `Corrupt`.
-    pub(crate) fn rows_of(&self, uuid: &Id) -> Result<u64> {
-        Ok(self.catalog.cached(uuid)?.map_or(0, |cached| cached.rows))
+    pub(crate) fn known(&self, uuid: &Id) -> Result<Option<MissingSegment>> {
+        Ok(self.catalog.cached(uuid)?.as_ref().map(MissingSegment::from))
     }
 
     /// Copies the catalog into the directory `to`, which has none.
@@ -179,8 +179,9 @@ impl Books {
         // What was committed and not flushed, a power cut may take, and leave the file.
         let is_emptied = |gone: &MissingSegment| {
             let file = listed.iter().find(|facts| facts.name.uuid == gone.uuid);
+            let file = file.filter(|_| gone.durable_rows() == 0);
             file.is_some_and(|facts| match &facts.content {
-                Content::Active(segment) => segment.rows() == 0 && segment.damage().is_empty(),
+                Content::Active(segment) => segment.is_emptied(),
                 _ => false,
             })
         };
@@ -201,6 +202,7 @@ impl Books {
                 self.notes.push(note);
             }
         }
+        lister.learn_missing(&found.missing);
         self.missing = found.missing;
         Ok(Counted { segments: files.len() as u64, rows: files.iter().map(|file| file.rows).sum() })
     }
@@ -332,7 +334,8 @@ pub(crate) fn facts_of(facts: &FileFacts) -> Option<SegmentFacts> {
         replaces: header.replaces.clone(),
         summary: match &facts.content {
             Content::Sealed(segment) => segment.summary_bytes().unwrap_or_default(),
-            Content::Active(..) | Content::Tombstone(_) | Content::Bad(_) => Vec::new(),
+            Content::Active(segment) => segment.durable_rows().to_le_bytes().to_vec(),
+            Content::Tombstone(_) | Content::Bad(_) => Vec::new(),
         },
     })
 }

@@ -409,11 +409,24 @@ pub(crate) struct ActiveSegment {
     bytes: Bytes,
     damage: Vec<SegmentDamage>,
     problems: Vec<String>,
+    /// Number of the last frame that a COMMIT says is durable.
+    durable: Option<u64>,
     /// Whether the file may be anybody's.
     is_untrusted: bool,
 }
 
 impl ActiveSegment {
+    /// Whether it has no rows, and no damage that would explain that.
+    pub(crate) fn is_emptied(&self) -> bool {
+        self.frames.is_empty() && self.damage.is_empty()
+    }
+
+    /// Rows that a COMMIT says are durable: no power cut takes them.
+    pub(crate) fn durable_rows(&self) -> u64 {
+        let durable = self.frames.iter().filter(|frame| Some(frame.seq) <= self.durable);
+        durable.map(|frame| u64::from(frame.rows)).sum()
+    }
+
     /// Checks every frame again, and decodes it. Returns what is wrong.
     ///
     /// # Errors
@@ -659,6 +672,7 @@ impl ActiveTail {
             bytes: Bytes::from_vec(Vec::new()),
             damage: Vec::new(),
             problems,
+            durable: None,
             is_untrusted: false,
         };
         Ok(Self {
@@ -809,6 +823,7 @@ impl ActiveTail {
         let view = Arc::make_mut(&mut self.view);
         view.bytes = bytes;
         view.key.end = self.end;
+        view.durable = self.durable;
         let mut first_row = view.rows();
         for header in &news.frames {
             view.frames.push(*header);

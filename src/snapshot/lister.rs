@@ -114,6 +114,11 @@ impl Opened {
     fn is_gone(&self) -> bool {
         matches!(self, Self::Sealed(segment) if segment.is_gone())
     }
+
+    /// Whether it is an active segment without rows, and without damage that would explain that.
+    fn is_emptied(&self) -> bool {
+        matches!(self, Self::Active(tail) if tail.view().is_emptied())
+    }
 }
 
 impl Lister {
@@ -514,6 +519,17 @@ impl Lister {
         gone.iter().filter_map(|gone| missing(&state, gone)).collect()
     }
 
+    /// Takes note of what maintenance has found gone for no reason.
+    pub(crate) fn learn_missing(&self, missing: &[MissingSegment]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: HashSet<Id> = state.missing.iter().map(|gone| gone.uuid).collect();
+        let news: Vec<_> = missing.iter().filter(|it| !known.contains(&it.uuid)).cloned().collect();
+        if self.asks_catalog && !news.is_empty() {
+            state.missing.extend(news);
+            state.view = None;
+        }
+    }
+
     /// Most active segments, other than replaced ones, that a partition has.
     ///
     /// # Errors
@@ -623,12 +639,15 @@ fn missing(state: &State, gone: &MissingSegment) -> Option<Missing> {
         }
         let mut files = directory.files.iter();
         if let Some((_, opened)) = files.find(|(name, _)| name.uuid == gone.uuid) {
-            if counts(opened, &state.txns) {
+            if !counts(opened, &state.txns) {
+                let txn = opened.header().and_then(|header| header.txn)?;
+                is_there = true;
+                reason = format!("txn/{txn} is gone, although that import was committed");
+            } else if gone.durable_rows() > 0 && opened.is_emptied() {
+                reason = "no row is left of the segment, although some were durable".to_owned();
+            } else {
                 return None;
             }
-            let txn = opened.header().and_then(|header| header.txn)?;
-            is_there = true;
-            reason = format!("txn/{txn} is gone, although that import was committed");
         } else {
             let there = |uuid: &Id| {
                 let mut files = directory.files.iter();
