@@ -185,10 +185,7 @@ pub(crate) const CAMPAIGNS: &[Campaign] = &[
         name: "power-replay",
         what: "images of a disk that lost what it had not flushed",
         quick: 10,
-        missing: || {
-            let served = || std::path::Path::new("/dev/fuse").exists();
-            power::missing().or_else(|| (!served()).then(|| "no /dev/fuse".to_owned()))
-        },
+        missing: crate::replay::missing,
         begin: || seeded(crate::replay::replay),
     },
     Campaign {

@@ -28,8 +28,19 @@ pub(crate) fn missing() -> Option<String> {
         return Some("mounting needs root and loop devices".to_owned());
     }
     let tools = ["mkfs.ext4", "mkfs.xfs", "xfs_io"];
-    let missing = tools.into_iter().find(|tool| !is_there(tool))?;
-    Some(format!("no {missing} (xfsprogs, e2fsprogs)"))
+    if let Some(missing) = tools.into_iter().find(|tool| !is_there(tool)) {
+        return Some(format!("no {missing} (xfsprogs, e2fsprogs)"));
+    }
+    // Root of a container may not be let.
+    let tried = run("losetup", &["-f"]).and_then(|()| try_mount());
+    tried.err().map(|found| format!("file systems cannot be mounted here: {found}"))
+}
+
+fn try_mount() -> Verdict {
+    let place = tempfile::tempdir_in(super::catalog::scratch()).unwrap();
+    let dir = place.path().to_str().unwrap_or_default();
+    run("mount", &["-t", "tmpfs", "none", dir])?;
+    run("umount", &[dir])
 }
 
 fn rustix_is_root() -> bool {

@@ -318,6 +318,16 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
+/// Why there can be no such cuts here, if so.
+pub(crate) fn missing() -> Option<String> {
+    crate::power::missing().or_else(|| {
+        let place = tempfile::tempdir_in(super::catalog::scratch()).unwrap();
+        let served = fuser::spawn_mount(Disk::new(0), place.path(), &Config::default());
+        let tried = served.and_then(BackgroundSession::umount_and_join);
+        tried.err().map(|error| format!("FUSE cannot be mounted here: {error}"))
+    })
+}
+
 /// Has a writer write, and checks the disk as it may have been at some moments. Returns the images.
 pub(crate) fn replay(case: u64) -> Verdict<u64> {
     let kinds = KINDS.len() as u64;
