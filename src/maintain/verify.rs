@@ -3,6 +3,7 @@
 //! Owns what is wrong with each file: which block, column, rows and range of time. It goes by
 //! the files alone: a header or a footer that the catalog remembers is read all the same.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub(crate) fn verify(root: &StoreRoot, lister: &Lister, deep: bool) -> Result<Ve
     {
         report.add("catalog.sqlite", format!("{why}; it is made anew from the files"));
     }
+    // After the files were listed: an import that is being undone has its intents in the catalog by
+    // then. Once, and only where it matters, as it may have to wait.
+    let known: LazyCell<HashSet<Id>, _> =
+        LazyCell::new(|| expected().into_iter().map(|file| file.uuid).collect());
     for facts in files {
         report.files += 1;
         // A replaced file has done its duty: damage to it loses nothing.
@@ -56,9 +61,8 @@ pub(crate) fn verify(root: &StoreRoot, lister: &Lister, deep: bool) -> Result<Ve
             report.problems.push(problem(&facts, &damage, matters));
         }
         // An import that is being undone loses its record first and its files then.
-        let known = || expected().iter().any(|file| file.uuid == facts.name.uuid);
         if let Some(note) = orphan_note(&facts)
-            && known()
+            && known.contains(&facts.name.uuid)
             && root.fs.metadata(&facts.path).is_ok()
         {
             let segment = facts.segment();
