@@ -38,9 +38,8 @@ pub(crate) fn missing() -> Option<String> {
 
 fn try_mount() -> Verdict {
     let place = tempfile::tempdir_in(super::catalog::scratch()).unwrap();
-    let dir = place.path().to_str().unwrap_or_default();
-    run("mount", &["-t", "tmpfs", "none", dir])?;
-    run("umount", &[dir])
+    run("mount", &["-t", "tmpfs", "none", place.path().to_str().unwrap_or_default()])?;
+    unmount(place.path())
 }
 
 fn rustix_is_root() -> bool {
@@ -58,6 +57,16 @@ pub(crate) fn run(tool: &str, arguments: &[&str]) -> Verdict {
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         format!("the test itself: {tool} {arguments:?}: {text}")
     })
+}
+
+/// Mounts the file system in `image` at `dir`.
+pub(crate) fn mount(options: &str, image: &Path, dir: &Path) -> Verdict {
+    let text = |path: &Path| path.to_str().unwrap_or_default().to_owned();
+    run("mount", &["-o", options, &text(image), &text(dir)])
+}
+
+pub(crate) fn unmount(dir: &Path) -> Verdict {
+    run("umount", &[dir.to_str().unwrap_or_default()])
 }
 
 /// A disk in a file, and where it is mounted.
@@ -91,13 +100,11 @@ impl Disk {
     }
 
     fn mount(&self) -> Verdict {
-        let (image, mounted) = (self.image(), self.mounted());
-        let text = |path: &Path| path.to_str().unwrap_or_default().to_owned();
-        run("mount", &["-o", "loop", &text(&image), &text(&mounted)])
+        mount("loop", &self.image(), &self.mounted())
     }
 
     fn unmount(&self) -> Verdict {
-        run("umount", &[self.mounted().to_str().unwrap_or_default()])
+        unmount(&self.mounted())
     }
 
     /// The power goes: nothing that is not on the disk gets there any more.

@@ -29,7 +29,7 @@ use tallystone::testing::workload::Random;
 use tallystone::time::{Clock, SystemClock};
 
 use crate::kill::{Acknowledged, Line, Writer, check, options};
-use crate::power::run;
+use crate::power::{mount, run, unmount};
 
 /// Images that are made of one log.
 const IMAGES_OF_A_LOG: usize = 40;
@@ -265,13 +265,11 @@ impl Machine {
     }
 
     fn mount(&self, file: &str) -> Verdict {
-        let (file, mounted) = (self.served().join(file), self.mounted());
-        let text = |path: &Path| path.to_str().unwrap_or_default().to_owned();
-        run("mount", &["-o", self.mount, &text(&file), &text(&mounted)])
+        mount(self.mount, &self.served().join(file), &self.mounted())
     }
 
     fn unmount(&self) -> Verdict {
-        run("umount", &[self.mounted().to_str().unwrap_or_default()])
+        unmount(&self.mounted())
     }
 }
 

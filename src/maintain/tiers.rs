@@ -119,12 +119,12 @@ mod tests {
         for last in [1, 2, 90, Tiers::DAYS_MAX] {
             let rules =
                 RetentionRules { tables: [rule([0, 0, 0, last]); 3], ..RetentionRules::default() };
-            for now in [0, 1, MICROS_PER_DAY - 1, 1_794_787_200_000_000, 1_794_787_200_000_001] {
-                let cutoff = rules.cutoff(Table::Task, now).unwrap();
+            for at in [0, 1, MICROS_PER_DAY - 1, 1_794_787_200_000_000, 1_794_787_200_000_001] {
+                let cutoff = rules.cutoff(Table::Task, at).unwrap();
                 for stamp in [cutoff - 1, cutoff, cutoff + MICROS_PER_DAY] {
                     let partition = Partition::of_micros(stamp);
-                    let is_gone = target(rules.table(Table::Task), partition, now) == Tier::Gone;
-                    assert_eq!(is_gone, stamp < cutoff, "{last} days, {stamp} at {now}");
+                    let is_gone = target(rules.table(Table::Task), partition, at) == Tier::Gone;
+                    assert_eq!(is_gone, stamp < cutoff, "{last} days, {stamp} at {at}");
                 }
             }
         }
@@ -134,9 +134,9 @@ mod tests {
     fn clocks_at_the_ends_of_time_do_not_overflow() {
         let all = rule([Tiers::DAYS_MAX; 4]);
         for partition in [Timestamp::MIN.partition(), Timestamp::MAX.partition()] {
-            for now in [i64::MIN, Timestamp::MIN.as_micros(), 0, i64::MAX] {
-                target(all, partition, now);
-                target(rule([0, 0, 0, 1]), partition, now);
+            for at in [i64::MIN, Timestamp::MIN.as_micros(), 0, i64::MAX] {
+                target(all, partition, at);
+                target(rule([0, 0, 0, 1]), partition, at);
             }
         }
     }
